@@ -1,0 +1,1 @@
+"""The gateway: control plane and router of sandbox sessions."""

@@ -1,0 +1,1 @@
+"""How a sandbox is made. `base` is the contract; engines are found by entry point."""

@@ -1,0 +1,1 @@
+"""The %sandbox commands and their IPython face."""
