@@ -48,6 +48,8 @@ class SessionCreate(Model):
     """Environment of the session's processes; never listed or logged."""
     interpreter: Interpreter | None = None
     """The id that the interpreter's messages carry in `header.session`."""
+    image: str | None = None
+    """Prefix of the Python environment to run in; only an embedded gateway accepts one."""
 
 
 class SessionRestart(Model):

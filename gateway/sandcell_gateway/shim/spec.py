@@ -1,0 +1,47 @@
+"""What the gateway tells a shim: one JSON file, readable by the gateway's user only."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+SPEC_FILE = "spec.json"
+SANDBOX_FILE = "sandbox.json"
+"""The engine's state, written by the shim; its presence means: adopt, do not create."""
+SOCKET_FILE = "shim.sock"
+
+
+@dataclass(frozen=True)
+class ShimSpec:
+    """One session as its shim sees it."""
+
+    session_id: str
+    engine: str
+    interpreter: str
+    """The default kernel's `header.session`."""
+    state_dir: str
+    """The session's directory: `workspace/`, `env/`, `journal/`, `engine/` and these files."""
+    socket_dir: str
+    """Short runtime directory: `shim.sock`, and `k/` for the sandbox's sockets."""
+    image: str
+    """Prefix of the Python environment that is the image."""
+    language: str = "python"
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    uid: int | None = None
+
+    def write(self) -> Path:
+        """Store it with mode 0600, whole or not at all."""
+        path = Path(self.state_dir) / SPEC_FILE
+        aside = path.with_suffix(".new")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(asdict(self), file)
+        aside.rename(path)
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> ShimSpec:
+        """Load a stored spec."""
+        return cls(**json.loads(path.read_text()))
