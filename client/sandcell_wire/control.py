@@ -27,8 +27,7 @@ class Hello(TypedDict):
     interpreter: str
     """What the interpreter's messages carry in `header.session`."""
     status: str
-    received: int
-    """The highest client counter journaled for this client before."""
+    reason: dict[str, str] | None
     isolated: bool
     """False when the engine isolates nothing from the host."""
     engine: str
@@ -42,10 +41,10 @@ class KernelInfo(TypedDict):
 
 
 class Ack(TypedDict):
-    """All client frames up to this counter are journaled."""
+    """These requests are journaled; the client need not send them again."""
 
     type: Literal["ack"]
-    seq: int
+    msg_ids: list[str]
 
 
 class Gap(TypedDict):

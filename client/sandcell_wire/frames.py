@@ -4,6 +4,10 @@
     uint64 count, then `count` uint64 offsets from the layout's start
     channel, header, parent_header, metadata, content, buffers…
 
+From the gateway the sequence is the journal's number of the message. From a client
+it is the number of the last frame that the client had seen when it sent this one,
+so that a request sent in ignorance of an error can be told from one sent in spite of it.
+
 All integers are little-endian. The layout after the sequence number is exactly
 `v1.kernel.websocket.jupyter.org` (jupyter_server, "WebSocket kernel wire protocols").
 """
@@ -30,7 +34,7 @@ class FrameError(ValueError):
 
 
 def encode(sequence: int, message: Message) -> bytes:
-    """One frame. `sequence` is the journal's number, or the sender's own counter."""
+    """One frame with its `sequence` number."""
     parts: list[Buffer] = [
         message.channel.encode(),
         message.header,

@@ -1,0 +1,91 @@
+"""A ZMQ socket in an asyncio loop, read by its file descriptor.
+
+`zmq.asyncio` makes a future for every message; reading the descriptor and
+draining the socket costs a third of that and keeps messages in order.
+The descriptor is edge-triggered (zmq_getsockopt(3), ZMQ_FD): after every send
+and every partial drain the socket must be looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import zmq
+
+from sandcell_wire.messages import Buffer
+
+MAX_BATCH = 64
+"""Most messages taken in one turn of the loop, so that other sockets get theirs."""
+COPY_THRESHOLD = 64 * 1024
+"""Parts from this size are sent without a copy."""
+
+
+class ZmqStream:
+    """Calls `receive` with the frames of each message, in order. Owns the socket."""
+
+    def __init__(
+        self, socket: zmq.Socket[bytes], receive: Callable[[list[bytes]], None]
+    ) -> None:
+        self._socket = socket
+        self._receive = receive
+        self._loop = asyncio.get_running_loop()
+        self._fd = int(socket.getsockopt(zmq.FD))  # type: ignore[arg-type]
+        self._scheduled: asyncio.Handle | None = None
+        self._paused = False
+        self._loop.add_reader(self._fd, self._drain)
+        self._schedule()
+
+    def send(self, frames: Sequence[Buffer]) -> None:
+        """Queue one message. Never blocks: the socket's send mark is 0, or its peer is gone."""
+        try:
+            self._send(frames)
+        except zmq.Again:
+            # No peer, or it is gone (reconnecting is off): its supervisor tells of it.
+            pass
+        self._schedule()
+
+    def _send(self, frames: Sequence[Buffer]) -> None:
+        last = len(frames) - 1
+        for index, frame in enumerate(frames):
+            flags = zmq.DONTWAIT | (zmq.SNDMORE if index < last else 0)
+            self._socket.send(frame, flags, copy=len(frame) < COPY_THRESHOLD)
+
+    def pause(self) -> None:
+        """Stop reading; the socket's own marks then hold the sender back."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._scheduled is None and not self._socket.closed:
+            self._scheduled = self._loop.call_soon(self._again)
+
+    def _again(self) -> None:
+        self._scheduled = None
+        self._drain()
+
+    def _drain(self) -> None:
+        socket: Any = self._socket
+        for _ in range(MAX_BATCH):
+            if self._paused or socket.closed:
+                return
+            try:
+                frames: list[bytes] = socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            self._receive(frames)
+        self._schedule()
+
+    def close(self, linger: int = 0) -> None:
+        """Close the socket; `linger` milliseconds for what is queued. Harmless when closed."""
+        if self._socket.closed:
+            return
+        self._loop.remove_reader(self._fd)
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+        self._socket.close(linger)
