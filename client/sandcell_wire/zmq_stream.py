@@ -26,10 +26,14 @@ class ZmqStream:
     """Calls `receive` with the frames of each message, in order. Owns the socket."""
 
     def __init__(
-        self, socket: zmq.Socket[bytes], receive: Callable[[list[bytes]], None]
+        self,
+        socket: zmq.Socket[bytes],
+        receive: Callable[[list[bytes]], None],
+        writable: Callable[[], None] | None = None,
     ) -> None:
         self._socket = socket
         self._receive = receive
+        self._writable = writable
         self._loop = asyncio.get_running_loop()
         self._fd = int(socket.getsockopt(zmq.FD))  # type: ignore[arg-type]
         self._scheduled: asyncio.Handle | None = None
@@ -38,13 +42,21 @@ class ZmqStream:
         self._schedule()
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        """Queue one message. Never blocks: the socket's send mark is 0, or its peer is gone."""
+        """Queue one message. Never blocks: the socket's send mark is 0, or its peer is gone.
+
+        When the peer is gone the message is, too; who supervises the peer tells of it.
+        """
+        self.try_send(frames)
+
+    def try_send(self, frames: Sequence[Buffer]) -> bool:
+        """Queue one message if there is room; otherwise `writable` is called when there may be."""
         try:
             self._send(frames)
         except zmq.Again:
-            # No peer, or it is gone (reconnecting is off): its supervisor tells of it.
-            pass
-        self._schedule()
+            return False
+        finally:
+            self._schedule()
+        return True
 
     def _send(self, frames: Sequence[Buffer]) -> None:
         last = len(frames) - 1
@@ -71,6 +83,8 @@ class ZmqStream:
 
     def _drain(self) -> None:
         socket: Any = self._socket
+        if self._writable is not None and not socket.closed:
+            self._writable()
         for _ in range(MAX_BATCH):
             if self._paused or socket.closed:
                 return
