@@ -1,0 +1,233 @@
+"""The local kernel's core: answer here, forward, or both."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandcell_kernel.kernel_info import KernelInfo
+from sandcell_kernel.router import MAX_WAITING, Router, State
+from sandcell_wire.messages import Message, envelope, make
+
+FRONT = [b"front-end"]
+
+
+class World:
+    """Lists in the place of the sockets."""
+
+    def __init__(self, tmp: Path, *, connected: bool = True, detaches: bool = False) -> None:
+        self.fronts: list[tuple[str, list[bytes], Message]] = []
+        self.iopub: list[Message] = []
+        self.session: list[tuple[int, Message]] = []
+        self.wanted = 0
+        self.ended: list[bool] = []
+        info = KernelInfo.load(tmp / "info.json")
+        self.router = Router(self, "interp", info, detaches=detaches)
+        self.seq = 0
+        if connected:
+            self.router.connected()
+
+    def to_front(self, channel: str, identities: Sequence[bytes], message: Message) -> None:
+        self.fronts.append((channel, list(identities), message))
+
+    def publish(self, message: Message) -> None:
+        self.iopub.append(message)
+
+    def to_session(self, seen: int, message: Message) -> None:
+        self.session.append((seen, message))
+
+    def want_session(self) -> None:
+        self.wanted += 1
+
+    def shutdown(self, restart: bool) -> None:
+        self.ended.append(restart)
+
+    def ask(
+        self,
+        msg_type: str = "execute_request",
+        identities: Sequence[bytes] = FRONT,
+        channel: str = "shell",
+        **content: Any,
+    ) -> Message:
+        message = make(channel, msg_type, content, session="front")
+        self.router.from_front(list(identities), message)
+        return message
+
+    def remote(self, channel: str, msg_type: str, parent: Message, **content: Any) -> Message:
+        self.seq += 1
+        message = make(channel, msg_type, content, session="interp", parent_header=parent.header)
+        self.router.from_session(self.seq, message)
+        return message
+
+    def published(self) -> list[str]:
+        names = []
+        for message in self.iopub:
+            state = message.content_dict().get("execution_state", "")
+            kind = envelope(message).msg_type
+            names.append(f"{kind}:{state}" if state else kind)
+        return names
+
+    def reply(self) -> dict[str, Any]:
+        return self.fronts[-1][2].content_dict()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+@pytest.fixture
+def offline(tmp_path: Path) -> World:
+    return World(tmp_path, connected=False)
+
+
+@pytest.mark.parametrize("channel", ["shell", "control"])
+def test_kernel_info_is_answered_at_once_without_a_session(offline: World, channel: str) -> None:
+    request = offline.ask("kernel_info_request", channel=channel)
+    assert offline.published() == ["status:busy", "status:idle"]
+    where, identities, reply = offline.fronts[0]
+    assert (where, identities) == (channel, FRONT)
+    assert reply.parent_header == request.header
+    assert offline.reply()["language_info"]["name"] == "python"
+    assert offline.reply()["supported_features"] == []
+    assert offline.session == []
+
+
+def test_messages_are_forwarded_as_they_are(world: World) -> None:
+    message = make("shell", "comm_msg", {"data": {}}, session="front")
+    message.buffers = [b"\x00\xff"]
+    world.router.from_front(FRONT, message)
+    assert world.session == [(0, message)]
+
+
+def test_replies_find_the_front_end_that_asked(world: World) -> None:
+    one = world.ask(identities=[b"one"])
+    two = world.ask(identities=[b"two"])
+    world.remote("shell", "execute_reply", two)
+    world.remote("shell", "execute_reply", one)
+    assert [identities for _, identities, _ in world.fronts] == [[b"two"], [b"one"]]
+
+
+def test_a_prompt_goes_to_the_stdin_socket_of_the_front_end_that_runs_the_cell(
+    world: World,
+) -> None:
+    request = world.ask(identities=[b"one"])
+    prompt = world.remote("stdin", "input_request", request, prompt="? ")
+    assert world.fronts == [("stdin", [b"one"], prompt)]
+
+
+def test_the_remotes_starting_is_swallowed(world: World) -> None:
+    world.remote("iopub", "status", make("shell", "x", {}, session=""), execution_state="starting")
+    assert world.iopub == []
+
+
+def test_requests_wait_for_the_line_and_are_sent_again_until_acknowledged(offline: World) -> None:
+    first, second = offline.ask(), offline.ask()
+    assert offline.session == []
+    offline.router.connected()
+    assert [message for _, message in offline.session] == [first, second]
+    offline.router.acknowledged([envelope(first).msg_id])
+    offline.router.disconnected()
+    offline.router.connected()
+    assert [message for _, message in offline.session] == [first, second, second]
+
+
+def test_what_was_seen_is_told_and_not_shown_twice(world: World) -> None:
+    request = world.ask()
+    output = world.remote("iopub", "stream", request, text="x")
+    world.router.from_session(world.seq, output)
+    assert len(world.iopub) == 1
+    world.ask()
+    assert [seen for seen, _ in world.session] == [0, 1]
+
+
+def test_without_a_session_the_cell_says_so_and_a_later_one_tries_again(offline: World) -> None:
+    waiting = offline.ask()
+    offline.router.failed("no gateway at http://x. Check SANDCELL_URL.")
+    assert offline.published() == ["status:busy", "error", "status:idle"]
+    assert offline.reply()["evalue"] == "no gateway at http://x. Check SANDCELL_URL."
+    assert offline.fronts[-1][2].parent_header == waiting.header
+    offline.ask("complete_request")
+    assert offline.reply()["status"] == "error"
+    assert offline.wanted == 0
+    offline.ask()
+    assert (offline.wanted, offline.router.state) == (1, State.WAITING)
+    offline.router.connected()
+    assert len(offline.session) == 1
+
+
+def test_an_error_given_here_repeats_the_last_execution_count(world: World) -> None:
+    request = world.ask()
+    world.remote("shell", "execute_reply", request, execution_count=7)
+    world.ask()
+    world.router.failed("gone")
+    assert world.reply()["execution_count"] == 7
+
+
+def test_a_front_end_that_floods_a_dead_line_is_refused_not_remembered(offline: World) -> None:
+    for _ in range(MAX_WAITING):
+        offline.ask("complete_request")
+    assert offline.fronts == []
+    offline.ask()
+    assert "already wait" in offline.reply()["evalue"]
+
+
+def test_an_interrupt_names_the_running_cells(world: World) -> None:
+    request = world.ask()
+    world.ask("complete_request")
+    interrupt = world.ask("interrupt_request", channel="control")
+    named = json.loads(interrupt.metadata)["sandcell"]["executions"]
+    assert named == [envelope(request).msg_id]
+
+
+def test_shutdown_is_answered_here(world: World) -> None:
+    world.ask("shutdown_request", channel="control", restart=True)
+    assert world.reply() == {"status": "ok", "restart": True}
+    assert world.ended == [True]
+    assert world.session == []
+
+
+def test_an_interrupt_that_belongs_to_a_shutdown_does_not_reach_a_shared_session(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, detaches=True)
+    world.ask("interrupt_request", channel="control")
+    assert world.router.holds_interrupt
+    world.ask("shutdown_request", channel="control", restart=False)
+    world.router.release_interrupt()
+    assert world.session == []
+
+
+def test_an_interrupt_of_a_shared_session_is_delivered_when_nothing_follows(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, detaches=True)
+    interrupt = world.ask("interrupt_request", channel="control")
+    world.router.release_interrupt()
+    world.router.release_interrupt()
+    assert [message for _, message in world.session] == [interrupt]
+
+
+def test_answers_given_here_carry_the_interpreters_session(world: World) -> None:
+    world.ask("kernel_info_request")
+    sessions = {envelope(message).session for message in world.iopub}
+    assert sessions == {"interp"}
+
+
+def test_the_true_kernel_info_is_kept_for_the_next_kernel(tmp_path: Path) -> None:
+    file = tmp_path / "cache" / "info.json"
+    content = {"supported_features": ["debugger"], "banner": "IPython 9"}
+    KernelInfo.load(file).learn(content, "bubblewrap", True)
+    assert KernelInfo.load(file).content()["supported_features"] == ["debugger"]
+    file.write_text("garbage")
+    assert KernelInfo.load(file).content()["supported_features"] == []
+
+
+def test_the_banner_warns_of_an_engine_that_isolates_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "info.json"
+    KernelInfo.load(file).learn({}, "process", False)
+    assert "'process' isolates nothing" in KernelInfo.load(file).content()["banner"]
