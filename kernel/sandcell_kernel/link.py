@@ -36,6 +36,7 @@ NOTICE_AFTER = 2.0
 """Seconds of outage after which the running cell is told."""
 LEAVE_TIMEOUT = 0.8
 """Seconds for the last request: a kernel must be gone within 1 s of shutdown."""
+RECONNECTING = "sandcell: connection lost; the cell keeps running, reconnecting…\n"
 CLOSE_GONE = 4404
 """The gateway's close code for a session that is final or unknown."""
 
@@ -187,23 +188,23 @@ class Link:
 
     async def _stay(self, session: AsyncSession) -> None:
         """Connect, and again after every outage. Raises `Gone` or `SandcellError`."""
-        delay, down_since, told = FIRST_DELAY, time.monotonic(), False
+        delay, down_since = FIRST_DELAY, time.monotonic()
+        told = False
         while True:
             try:
                 async with await self._connect(session) as socket:
                     delay, told = FIRST_DELAY, False
-                    await self._serve(socket)
+                    try:
+                        await self._serve(socket)
+                    finally:
+                        down_since = time.monotonic()
+                        self._router.disconnected()
             except (OSError, TimeoutError, WebSocketException, SandcellError) as error:
                 _raise_if_final(error)
                 log.info("channel: %r", error)
-            if self._router.state.value == "connected":
-                down_since = time.monotonic()
-            self._router.disconnected()
             if not told and self._router.waits and time.monotonic() - down_since > NOTICE_AFTER:
                 told = True
-                self._router.tell(
-                    "sandcell: connection lost; the cell keeps running, reconnecting…\n"
-                )
+                self._router.tell(RECONNECTING)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
             delay = min(delay * 2, MAX_DELAY)
 
