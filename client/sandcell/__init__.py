@@ -1,1 +1,134 @@
-"""SDK."""
+"""Sandbox sessions for notebooks and programs: the client.
+
+    import sandcell
+
+    with sandcell.Client() as client:
+        session = client.sessions.create(name="demo", wait=60)
+        session.close()
+
+Importing this package loads none of its parts; each comes on first use, so that
+programs which only ask for the version or one error stay fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sandcell_wire.models import Reason, SessionModel
+    from sandcell_wire.states import Status
+
+    from sandcell._async.client import AsyncClient, AsyncSession, AsyncSessions
+    from sandcell._requests import ChannelTarget
+    from sandcell._sync.client import Client, Session, Sessions
+    from sandcell.errors import (
+        AuthenticationError,
+        ConfigurationError,
+        ConflictError,
+        EmbeddedStartError,
+        EngineUnavailable,
+        ForbiddenError,
+        GatewayError,
+        GatewayUnreachable,
+        HostDisconnected,
+        InternalError,
+        NotFoundError,
+        OperationFailed,
+        QuotaExceeded,
+        RateLimited,
+        RequestInvalid,
+        RequestTimeout,
+        SandcellError,
+        SessionExpired,
+        SessionNotFound,
+        SessionPaused,
+        Unavailable,
+    )
+    from sandcell.settings import ClientSettings
+
+_HOMES = {
+    "sandcell._async.client": ("AsyncClient", "AsyncSession", "AsyncSessions"),
+    "sandcell._sync.client": ("Client", "Session", "Sessions"),
+    "sandcell._requests": ("ChannelTarget",),
+    "sandcell.errors": (
+        "AuthenticationError",
+        "ConfigurationError",
+        "ConflictError",
+        "EmbeddedStartError",
+        "EngineUnavailable",
+        "ForbiddenError",
+        "GatewayError",
+        "GatewayUnreachable",
+        "HostDisconnected",
+        "InternalError",
+        "NotFoundError",
+        "OperationFailed",
+        "QuotaExceeded",
+        "RateLimited",
+        "RequestInvalid",
+        "RequestTimeout",
+        "SandcellError",
+        "SessionExpired",
+        "SessionNotFound",
+        "SessionPaused",
+        "Unavailable",
+    ),
+    "sandcell.settings": ("ClientSettings",),
+    "sandcell_wire.models": ("Reason", "SessionModel"),
+    "sandcell_wire.states": ("Status",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AsyncClient",
+    "AsyncSession",
+    "AsyncSessions",
+    "AuthenticationError",
+    "ChannelTarget",
+    "Client",
+    "ClientSettings",
+    "ConfigurationError",
+    "ConflictError",
+    "EmbeddedStartError",
+    "EngineUnavailable",
+    "ForbiddenError",
+    "GatewayError",
+    "GatewayUnreachable",
+    "HostDisconnected",
+    "InternalError",
+    "NotFoundError",
+    "OperationFailed",
+    "QuotaExceeded",
+    "RateLimited",
+    "Reason",
+    "RequestInvalid",
+    "RequestTimeout",
+    "SandcellError",
+    "Session",
+    "SessionExpired",
+    "SessionModel",
+    "SessionNotFound",
+    "SessionPaused",
+    "Sessions",
+    "Status",
+    "Unavailable",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("sandcell")
+    elif name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,227 @@
+# Generated from _async by scripts/unasync.py; change it there.
+"""A gateway and its sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from sandcell_wire.models import Health, Reason, SessionList, SessionModel
+from sandcell_wire.states import Status
+
+from sandcell import _requests
+from sandcell._sync.transport import Transport
+from sandcell._requests import ChannelTarget
+from sandcell.errors import ConflictError, SessionNotFound
+from sandcell.settings import ClientSettings
+
+
+class Session:
+    """One session. What it shows is as new as the last answer; `refresh` asks again."""
+
+    def __init__(self, transport: Transport, model: SessionModel) -> None:
+        self._transport = transport
+        self.model = model
+        """Everything that the gateway said of it."""
+
+    def __repr__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        return f"<{type(self).__name__} {self.id}{name} {self.status.value}>"
+
+    @property
+    def id(self) -> UUID:
+        """Never changes."""
+        return self.model.id
+
+    @property
+    def name(self) -> str | None:
+        """Unique among the owner's live sessions."""
+        return self.model.name
+
+    @property
+    def status(self) -> Status:
+        """What it is doing."""
+        return self.model.status
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why it is in this status."""
+        return self.model.reason
+
+    def refresh(self) -> Self:
+        """Ask the gateway for its present state. Raises `SessionNotFound`."""
+        return self._send(_requests.get(self.id))
+
+    def restart(self, *, interpreter: str | None = None) -> Self:
+        """A fresh interpreter over the same files; returns when it is ready.
+
+        `interpreter` is the id that its messages will carry in `header.session`.
+        """
+        return self._send(_requests.restart(self.id, interpreter))
+
+    def interrupt(self) -> Self:
+        """Interrupt whatever runs."""
+        return self._send(_requests.interrupt(self.id))
+
+    def close(self, *, grace: float = 0.0) -> Self:
+        """Close it; with `grace` after so many seconds in which nobody attached.
+
+        Harmless when it is closed.
+        """
+        return self._send(_requests.close(self.id, grace))
+
+    def _send(self, request: _requests.ApiRequest) -> Self:
+        self.model = self._transport.send(SessionModel, request)
+        return self
+
+
+class Sessions:
+    """The owner's sessions."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        *,
+        name: str | None = None,
+        env: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        language: str = "python",
+        interpreter: str | None = None,
+        image: str | None = None,
+        wait: float = 0.0,
+    ) -> Session:
+        """Make a session; returns when it is ready or has failed, or after `wait` seconds.
+
+        A `name` keeps it when its kernel ends. `env` goes to the sandbox only. `image`
+        is the prefix of a Python environment, for the embedded gateway.
+        """
+        request = _requests.create(
+            name=name,
+            env=env,
+            metadata=metadata,
+            language=language,
+            interpreter=interpreter,
+            image=image,
+            wait=wait,
+        )
+        return Session(self._transport, self._transport.send(SessionModel, request))
+
+    def list(
+        self,
+        *,
+        limit: int = 100,
+        offset: int = 0,
+        status: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        search: str | None = None,
+        order_by: str | None = None,
+    ) -> Sequence[Session]:
+        """Sessions, newest first; live ones unless `status` names others.
+
+        `status` takes statuses and the groups `running` and `paused`; `search` is part
+        of a name or the beginning of an id; `order_by` is created_at, updated_at or
+        name, with `-` for descending.
+        """
+        request = _requests.list_sessions(
+            limit=limit,
+            offset=offset,
+            status=status,
+            labels=labels or {},
+            search=search,
+            order_by=order_by,
+        )
+        page = self._transport.send(SessionList, request)
+        return [Session(self._transport, model) for model in page.sessions]
+
+    def get(self, id: UUID | str) -> Session:
+        """The session with this id, or the live one with this name or unique beginning of an id.
+
+        Raises `SessionNotFound`, or `ConflictError` when several begin so.
+        """
+        if (exact := _as_uuid(id)) is not None:
+            model = self._transport.send(SessionModel, _requests.get(exact))
+            return Session(self._transport, model)
+        word = str(id)
+        found = self.list(search=word, limit=_requests.MAX_PAGE)
+        named = [session for session in found if session.name == word]
+        begin = [session for session in found if str(session.id).startswith(word)]
+        return _only(word, named or begin)
+
+
+def _as_uuid(id: UUID | str) -> UUID | None:
+    if isinstance(id, UUID):
+        return id
+    try:
+        return UUID(id)
+    except ValueError:
+        return None
+
+
+def _only(word: str, found: Sequence[Session]) -> Session:
+    if not found:
+        raise SessionNotFound(
+            f"you have no live session {word!r}", hint="List them with `sandcell sessions`."
+        )
+    if len(found) > 1:
+        raise ConflictError(f"{len(found)} sessions begin with {word!r}", hint="Give more of the id.")
+    return found[0]
+
+
+class Client:
+    """A gateway. Without `url` (and without one in the settings) the embedded one.
+
+    A context manager; `close` does the same.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        settings: ClientSettings | None = None,
+    ) -> None:
+        if settings is None or url is not None or token is not None:
+            given = settings.model_dump(exclude_unset=True) if settings is not None else {}
+            settings = ClientSettings.load(**{**given, "url": url, "token": token})
+        self.settings = settings
+        self._transport = Transport(settings)
+        self.sessions = Sessions(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the connections. Harmless when done before; sessions live on."""
+        self._transport.close()
+
+    @property
+    def remote(self) -> bool:
+        """Whether the gateway has a URL; otherwise it is the embedded one."""
+        return self._transport.remote
+
+    def health(self) -> Health:
+        """Is the gateway there, and of which version? Starts an embedded one."""
+        return self._transport.send(Health, _requests.health())
+
+    def channel_target(
+        self, session_id: UUID | str, *, client: str, after: int | None = None
+    ) -> ChannelTarget:
+        """Where to open the session's WebSocket.
+
+        `client` names this client across reconnects; `after` is the last sequence
+        number it has seen. Starts an embedded gateway that has ended.
+        """
+        path = _requests.channel_path(session_id, client, after)
+        return self._transport.channel_target(path)

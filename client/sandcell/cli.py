@@ -1,0 +1,177 @@
+"""`sandcell`: the sessions of a gateway on the command line, and the commands of other parts.
+
+Other parts add commands through the entry-point group `sandcell.commands`; a part is
+imported when its command is run or help is asked for. A user's error is one line.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sandcell.errors import SandcellError
+
+if TYPE_CHECKING:
+    from sandcell._sync.client import Client, Session
+
+PLUGINS = "sandcell.commands"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def plain(text: str) -> str:
+    """Text of others, harmless to a terminal: control characters are shown, not obeyed."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=PLUGINS)}
+
+
+def _as_command(name: str, loaded: Any) -> Any:
+    """A typer application, or a function, as a command of ours."""
+    if isinstance(loaded, typer.Typer):
+        command: Any = typer.main.get_group(loaded)
+    else:
+        application = typer.Typer(add_completion=False)
+        application.command(name)(loaded)
+        command = typer.main.get_command(application)
+    command.name = name
+    return command
+
+
+class PluginGroup(TyperGroup):
+    """Our own commands, and those that entry points name."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_plugins()})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        own = super().get_command(ctx, cmd_name)
+        point = _plugins().get(cmd_name)
+        if own is not None or point is None:
+            return own
+        return _as_command(cmd_name, point.load())
+
+
+app = typer.Typer(
+    cls=PluginGroup,
+    help="Sandbox sessions for notebooks and programs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sandcell {version('sandcell')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Sandbox sessions for notebooks and programs."""
+
+
+Profile = Annotated[
+    str | None, typer.Option(help="Table [profiles.NAME] of config.toml to take values from.")
+]
+
+
+def _client(profile: str | None) -> Client:
+    from sandcell._sync.client import Client
+    from sandcell.settings import ClientSettings
+
+    return Client(settings=ClientSettings.load(profile=profile))
+
+
+@app.command()
+def sessions(
+    status: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these statuses or groups, also final ones. May be repeated."),
+    ] = None,
+    search: Annotated[
+        str | None, typer.Option(help="Part of the name, or beginning of the id.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Most sessions to show.")] = 100,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    profile: Profile = None,
+) -> None:
+    """List your sessions, the newest first."""
+    with _client(profile) as client:
+        found = client.sessions.list(status=status or (), search=search, limit=limit)
+    if json:
+        for session in found:
+            typer.echo(session.model.model_dump_json())
+    elif found:
+        _table(found)
+    else:
+        typer.echo("no sessions")
+
+
+def _table(found: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("ID", "NAME", "STATUS", "ENGINE", "CREATED", "WHY"):
+        table.add_column(heading, no_wrap=heading == "ID")
+    for session in found:
+        model = session.model
+        cells = (
+            str(model.id),
+            model.name or "",
+            model.status.value,
+            model.engine if model.isolated else f"{model.engine} (isolates nothing)",
+            model.created_at.astimezone().strftime("%Y-%m-%d %H:%M"),
+            _why(session),
+        )
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    Console().print(table)
+
+
+def _why(session: Session) -> str:
+    if session.model.closes_at is not None and session.model.status.value != "terminated":
+        return f"closes at {session.model.closes_at.astimezone():%H:%M:%S}"
+    return session.reason.text if session.reason is not None else ""
+
+
+@app.command()
+def close(
+    ids: Annotated[
+        list[str], typer.Argument(metavar="ID…", help="Id, name, or unique beginning of an id.")
+    ],
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds to wait for somebody to attach.")
+    ] = 0.0,
+    profile: Profile = None,
+) -> None:
+    """Close sessions; what runs in them ends, their files are deleted."""
+    with _client(profile) as client:
+        for word in ids:
+            session = client.sessions.get(word).close(grace=grace)
+            state = "closes later" if grace else session.status.value
+            typer.echo(f"{session.id} {state}")
+
+
+def main() -> None:
+    """The program `sandcell`. A user's error is one line, ours a traceback."""
+    try:
+        app()
+    except SandcellError as error:
+        sentences = [str(error).rstrip("."), *([error.hint.rstrip(".")] if error.hint else [])]
+        sys.stderr.write(f"error: {plain('. '.join(sentences))}.\n")
+        sys.exit(1)

@@ -1,0 +1,179 @@
+"""Everything that this package raises, one tree:
+
+    SandcellError
+    ├── ConfigurationError (ValueError)     a setting cannot be used
+    ├── GatewayUnreachable (ConnectionError) no gateway answered
+    │   └── EmbeddedStartError              the embedded gateway could not be started
+    ├── RequestTimeout (TimeoutError)       the gateway did not answer in time
+    └── GatewayError                        the gateway answered with an error
+        ├── RequestInvalid (ValueError)     the request cannot be right: change it
+        ├── AuthenticationError (PermissionError)  no valid token
+        ├── ForbiddenError (PermissionError)       not allowed here
+        ├── NotFoundError (LookupError)     there is no such thing
+        │   ├── SessionNotFound
+        │   └── SessionExpired              it existed, and has ended
+        ├── ConflictError                   not in this state, or the name is taken
+        │   └── SessionPaused
+        ├── QuotaExceeded                   less first, then again
+        ├── RateLimited                     again, later: `retry_after` seconds
+        ├── Unavailable                     again, later or once repaired
+        │   ├── EngineUnavailable
+        │   └── HostDisconnected
+        └── OperationFailed                 it was tried and failed
+            └── InternalError               the gateway's fault; report `request_id`
+
+The gateway names stable codes, never classes; a code this version does not know
+arrives as a plain `GatewayError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sandcell_wire.codes import Code
+
+
+class SandcellError(Exception):
+    """Base of all. Its text is for users: one line, what happened."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        hint: str | None = None,
+        status: int | None = None,
+        code: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.hint = hint
+        """What to do next."""
+        self.status = status
+        """HTTP status of the gateway's answer."""
+        self.code = code
+        """Stable word for programs, as in `sandcell_wire.codes.Code`."""
+        self.request_id = request_id
+        """Finds the request in the gateway's log."""
+
+
+class ConfigurationError(SandcellError, ValueError):
+    """A setting cannot be used; names it and what was expected."""
+
+
+class GatewayUnreachable(SandcellError, ConnectionError):
+    """No gateway answered at the configured place."""
+
+
+class EmbeddedStartError(GatewayUnreachable):
+    """The embedded gateway could not be started."""
+
+
+class RequestTimeout(SandcellError, TimeoutError):
+    """The gateway did not answer in time; what was asked may still happen."""
+
+
+class GatewayError(SandcellError):
+    """The gateway answered with an error."""
+
+
+class RequestInvalid(GatewayError, ValueError):
+    """The gateway cannot accept the request as it is."""
+
+
+class AuthenticationError(GatewayError, PermissionError):
+    """The token is missing or not valid."""
+
+
+class ForbiddenError(GatewayError, PermissionError):
+    """This may not be done here."""
+
+
+class NotFoundError(GatewayError, LookupError):
+    """There is no such thing, or it is not yours."""
+
+
+class SessionNotFound(NotFoundError):
+    """You have no such session."""
+
+
+class SessionExpired(NotFoundError):
+    """The session has ended."""
+
+
+class ConflictError(GatewayError):
+    """It does not fit the present state: name taken, or not possible in this status."""
+
+
+class SessionPaused(ConflictError):
+    """The session is paused; resume it first."""
+
+
+class QuotaExceeded(GatewayError):
+    """There is no more of what is shared out."""
+
+
+class RateLimited(GatewayError):
+    """Too many requests."""
+
+    retry_after: float | None = None
+    """Seconds after which to try again, if the gateway said so."""
+
+
+class Unavailable(GatewayError):
+    """Not possible at present; the same request may work later."""
+
+
+class EngineUnavailable(Unavailable):
+    """The gateway's machine cannot make sandboxes; the text says why."""
+
+
+class HostDisconnected(Unavailable):
+    """The session's machine or supervisor does not answer."""
+
+
+class OperationFailed(GatewayError):
+    """It was tried and failed."""
+
+
+class InternalError(OperationFailed):
+    """The gateway failed; its log has the details under `request_id`."""
+
+
+_CLASSES: dict[str, type[GatewayError]] = {
+    Code.VALIDATION_ERROR: RequestInvalid,
+    Code.UNAUTHORIZED: AuthenticationError,
+    Code.FORBIDDEN: ForbiddenError,
+    Code.NOT_FOUND: NotFoundError,
+    Code.SESSION_NOT_FOUND: SessionNotFound,
+    Code.SESSION_EXPIRED: SessionExpired,
+    Code.SESSION_PAUSED: SessionPaused,
+    Code.CONFLICT: ConflictError,
+    Code.QUOTA_EXCEEDED: QuotaExceeded,
+    Code.RATE_LIMITED: RateLimited,
+    Code.HOST_DISCONNECTED: HostDisconnected,
+    Code.CHECKPOINT_FAILED: OperationFailed,
+    Code.ENGINE_UNAVAILABLE: EngineUnavailable,
+    Code.OPERATION_FAILED: OperationFailed,
+    Code.INTERNAL_ERROR: InternalError,
+}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def error_of(status: int, problem: Mapping[str, Any], retry_after: float | None) -> GatewayError:
+    """The error for a problem document (RFC 9457)."""
+    code = _text(problem.get("code")) or ""
+    kind = _CLASSES.get(code, GatewayError)
+    error = kind(
+        _text(problem.get("detail")) or f"the gateway answered with HTTP status {status}",
+        hint=_text(problem.get("hint")),
+        status=status,
+        code=code or None,
+        request_id=_text(problem.get("request_id")),
+    )
+    if isinstance(error, RateLimited):
+        error.retry_after = retry_after
+    return error

@@ -1,0 +1,109 @@
+"""Errors on the wire: which exception becomes which RFC 9457 problem document.
+
+The table is consulted along the exception's MRO, so the rest of the gateway knows
+no HTTP status. What is not in it becomes `internal_error` with the request's id,
+its text only in the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from sandcell_wire.codes import HTTP_STATUS, Code
+from sandcell_wire.models import Problem
+from sandcell_wire.states import IllegalTransition
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from sandcell_gateway.errors import GatewayError
+
+MEDIA_TYPE = "application/problem+json"
+_log = structlog.get_logger(__name__)
+
+_TITLES: dict[Code, str] = {
+    code: code.value.replace("_", " ").capitalize() for code in Code
+}
+
+
+def _make(
+    code: Code, detail: str, *, hint: str | None = None, status: int | None = None, **more: Any
+) -> Problem:
+    return Problem(
+        title=_TITLES[code],
+        status=status or HTTP_STATUS[code],
+        detail=detail,
+        code=code,
+        hint=hint,
+        **more,
+    )
+
+
+def _gateway(error: GatewayError) -> Problem:
+    return _make(error.code, error.detail, hint=error.hint)
+
+
+def _transition(error: IllegalTransition) -> Problem:
+    return _make(Code.CONFLICT, str(error))
+
+
+def _validation(error: RequestValidationError) -> Problem:
+    # Without `input`: it may hold the environment of a session.
+    items = [
+        {"place": [str(part) for part in item["loc"]], "reason": item["msg"]}
+        for item in error.errors()
+    ]
+    first = items[0] if items else {"place": ["body"], "reason": "not valid"}
+    detail = f"{'.'.join(first['place'])}: {first['reason']}"
+    if len(items) > 1:
+        detail += f" (and {len(items) - 1} more)"
+    return _make(Code.VALIDATION_ERROR, detail, errors=jsonable_encoder(items))
+
+
+def _http(error: HTTPException) -> Problem:
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        return _make(
+            Code.NOT_FOUND, f"this path does not offer the method; it offers {allowed}", status=405
+        )
+    if error.status_code == 404:
+        return _make(Code.NOT_FOUND, "there is nothing at this path", hint="see /openapi.json")
+    return _make(Code.VALIDATION_ERROR, str(error.detail), status=error.status_code)
+
+
+TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
+    GatewayError: _gateway,
+    IllegalTransition: _transition,
+    RequestValidationError: _validation,
+    HTTPException: _http,
+}
+
+
+def problem_of(error: BaseException, request_id: str) -> Problem:
+    """The document for `error`; logs what is not in the table."""
+    for kind in type(error).__mro__:
+        if kind in TABLE:
+            return TABLE[kind](error).model_copy(update={"request_id": request_id})
+    _log.error("internal error", request_id=request_id, exc_info=error)
+    return _make(
+        Code.INTERNAL_ERROR,
+        "the gateway failed; its log has the details under the request id",
+        hint=f"report it with the request id {request_id}",
+        request_id=request_id,
+    )
+
+
+def response_of(problem: Problem) -> Response:
+    """The document as an HTTP answer."""
+    headers: dict[str, str] = {}
+    if problem.code is Code.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(
+        problem.model_dump(mode="json", exclude_none=True),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )

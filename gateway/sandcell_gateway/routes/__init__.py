@@ -1,0 +1,1 @@
+"""The HTTP and WebSocket interface: parse, call one method, shape the answer."""

@@ -1,0 +1,49 @@
+"""`WS /v1/sessions/{id}/channels`: a client's way to its session's shim."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, WebSocket
+from sandcell_wire.frames import SUBPROTOCOL
+
+from sandcell_gateway.auth import current_principal
+from sandcell_gateway.errors import BadRequest, SessionEnded, SessionNotFound
+from sandcell_gateway.sessions.service import SessionService
+from sandcell_gateway.server import SPLICE
+from sandcell_gateway.splice import CLOSE_FINAL, CLOSE_RESTART
+
+router = APIRouter()
+
+
+@router.websocket("/v1/sessions/{session_id}/channels")
+async def channels(
+    websocket: WebSocket,
+    session_id: UUID,
+    client: Annotated[str, Query(pattern=r"^[\x21-\x7e]{1,64}$")],
+    after: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
+) -> None:
+    """Join the client to the shim until either side ends.
+
+    Without a valid credential the handshake is refused; a session that is not there or
+    final closes with 4404 and the problem's code, one that comes back with 1012.
+    """
+    principal = current_principal(websocket)
+    service: SessionService = websocket.app.state.service
+    if SUBPROTOCOL not in websocket.scope["subprotocols"]:
+        raise BadRequest(f"expected the subprotocol {SUBPROTOCOL}")
+    query = {"client": client} if after is None else {"client": client, "after": str(after)}
+    try:
+        async with service.attach(principal, str(session_id), query) as upstream:
+            await websocket.accept(subprotocol=SUBPROTOCOL)
+            splice: Any = websocket.scope["extensions"][SPLICE]
+            splice(upstream)
+            await upstream.ended.wait()
+            if service.is_final(str(session_id)):
+                upstream.end_client(CLOSE_FINAL, "session_expired")
+            else:
+                upstream.end_client(CLOSE_RESTART, "host_disconnected")
+    except (SessionNotFound, SessionEnded) as error:
+        await websocket.accept(subprotocol=SUBPROTOCOL)
+        await websocket.close(CLOSE_FINAL, error.code.value)

@@ -1,0 +1,17 @@
+"""Is the gateway there?"""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from fastapi import APIRouter
+from sandcell_wire.models import Health
+
+router = APIRouter(tags=["gateway"])
+VERSION = importlib.metadata.version("sandcell")
+
+
+@router.get("/health")
+async def health() -> Health:
+    """Needs no token."""
+    return Health(status="ok", version=VERSION)

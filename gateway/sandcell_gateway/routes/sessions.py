@@ -1,0 +1,124 @@
+"""`/v1/sessions`: make, find, look at, restart, interrupt and close sessions."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+from sandcell_wire.models import SessionCreate, SessionList, SessionModel, SessionRestart
+from sandcell_wire.states import LIVE, expand
+
+from sandcell_gateway.auth import Principal, current_principal
+from sandcell_gateway.errors import BadRequest
+from sandcell_gateway.sessions.service import MAX_WAIT, Page, SessionService
+from sandcell_gateway.store.sessions import Order
+
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+
+MAX_LIMIT = 500
+"""Most sessions of one page."""
+MAX_GRACE = 86_400.0
+"""Most seconds that a close can be put off."""
+
+_WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d+(?:\.\d+)?)\"?\s*(?:,|;|$)", re.IGNORECASE)
+
+
+def service_of(request: Request) -> SessionService:
+    """The dependency that finds the service."""
+    service: SessionService = request.app.state.service
+    return service
+
+
+def principal_of(request: Request) -> Principal:
+    """The dependency that finds the caller."""
+    return current_principal(request)
+
+
+Service = Annotated[SessionService, Depends(service_of)]
+Caller = Annotated[Principal, Depends(principal_of)]
+
+
+def preferred_wait(prefer: str | None) -> float:
+    """The seconds of `Prefer: wait=SECONDS` (RFC 7240, section 4.3); 0 when it asks for none."""
+    found = _WAIT.search(prefer or "")
+    return min(float(found[1]), MAX_WAIT) if found else 0.0
+
+
+def _labels(words: list[str]) -> dict[str, str]:
+    labels: dict[str, str] = {}
+    for word in words:
+        key, found, value = word.partition("=")
+        if not found or not key:
+            raise BadRequest(f"label: expected KEY=VALUE, got {word!r}")
+        labels[key] = value
+    return labels
+
+
+@router.post("")
+async def create(
+    body: SessionCreate,
+    service: Service,
+    caller: Caller,
+    prefer: Annotated[str | None, Header()] = None,
+) -> SessionModel:
+    """Make a session. `Prefer: wait=SECONDS` answers when it is ready or has failed."""
+    return await service.create(caller, body, preferred_wait(prefer))
+
+
+@router.get("")
+async def list_sessions(
+    service: Service,
+    caller: Caller,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    status: Annotated[list[str] | None, Query()] = None,
+    label: Annotated[list[str] | None, Query()] = None,
+    search: Annotated[str | None, Query(max_length=64)] = None,
+    order_by: Order = "-created_at",
+) -> SessionList:
+    """Your sessions; live ones unless `status` names others."""
+    try:
+        statuses = expand(status) if status else LIVE
+    except ValueError as error:
+        raise BadRequest(f"status: {error}") from error
+    return await service.list(
+        caller,
+        Page(limit, offset),
+        statuses=statuses,
+        labels=_labels(label or []),
+        search=search,
+        order_by=order_by,
+    )
+
+
+@router.get("/{session_id}")
+async def get(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
+    """One session."""
+    return await service.get(caller, str(session_id))
+
+
+@router.delete("/{session_id}")
+async def close(
+    session_id: UUID,
+    service: Service,
+    caller: Caller,
+    grace: Annotated[float, Query(ge=0, le=MAX_GRACE)] = 0.0,
+) -> SessionModel:
+    """Close it, at once or after `grace` seconds in which nobody attached."""
+    return await service.close(caller, str(session_id), grace)
+
+
+@router.post("/{session_id}/restart")
+async def restart(
+    session_id: UUID, service: Service, caller: Caller, body: SessionRestart | None = None
+) -> SessionModel:
+    """A fresh interpreter; files and packages stay."""
+    return await service.restart(caller, str(session_id), body.interpreter if body else None)
+
+
+@router.post("/{session_id}/interrupt")
+async def interrupt(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
+    """Interrupt whatever runs."""
+    return await service.interrupt(caller, str(session_id))

@@ -1,0 +1,107 @@
+"""What is known of a live session now: its row, and above it what its shim reported."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sandcell_wire.models import Reason, SessionModel
+from sandcell_wire.states import Event, IllegalTransition, Status, next_status
+
+from sandcell_gateway.store.tables import SessionRow
+
+_EVENTS: dict[Status, tuple[Event, ...]] = {
+    Status.INITIALIZING: (Event.RESTART, Event.RESUME),
+    Status.IDLE: (Event.READY, Event.DONE, Event.RESUME),
+    Status.ACTIVE: (Event.BUSY,),
+    Status.PAUSED: (Event.PAUSE,),
+    Status.HIBERNATED: (Event.HIBERNATE,),
+    Status.ERROR: (Event.FAIL,),
+    Status.COMPLETED: (Event.COMPLETE,),
+    Status.TERMINATED: (Event.CLOSE,),
+}
+"""By which events a reported status may have been reached."""
+
+
+def follow(known: Status, reported: Status) -> Status:
+    """Go from the known to the reported status through the table of transitions.
+
+    A report may skip a status that came while no gateway listened; then the way leads
+    through `initializing`. Raises `IllegalTransition` when there is no way.
+    """
+    if known is reported:
+        return known
+    events = _EVENTS[reported]
+    for event in events:
+        try:
+            return next_status(known, event)
+        except IllegalTransition:
+            continue
+    fresh = next_status(known, Event.RESTART)
+    for event in events:
+        try:
+            return next_status(fresh, event)
+        except IllegalTransition:
+            continue
+    raise IllegalTransition(known, events[0])
+
+
+def stored_status(status: Status) -> Status:
+    """What of a status is kept in the store: not every cell is worth a write."""
+    return Status.IDLE if status is Status.ACTIVE else status
+
+
+class Watched:
+    """A value whose changes can be waited for."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    def notify(self) -> None:
+        """Wake everybody who waits."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until the condition holds; False when `timeout` seconds went by first."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not condition():
+                    await self._changed.wait()
+        except TimeoutError:
+            return condition()
+        return True
+
+
+def row_reason(row: SessionRow) -> Reason | None:
+    """The stored reason."""
+    if row.reason_code is None:
+        return None
+    return Reason(code=row.reason_code, text=row.reason_text or "")
+
+
+def stored_model(row: SessionRow) -> SessionModel:
+    """A session that nobody keeps any more."""
+    return model_of(row, Status(row.status), row_reason(row), row.interpreter)
+
+
+def model_of(
+    row: SessionRow, status: Status, reason: Reason | None, interpreter: str
+) -> SessionModel:
+    """A session as the API shows it. Without its environment, which is never shown."""
+    return SessionModel.model_validate(
+        {
+            "id": row.id,
+            "name": row.name,
+            "status": status,
+            "reason": reason,
+            "language": row.language,
+            "engine": row.engine,
+            "isolated": row.isolated,
+            "metadata": row.labels,
+            "interpreter": interpreter,
+            "created_at": row.created_at,
+            "updated_at": row.updated_at,
+            "closes_at": row.closes_at,
+        }
+    )

@@ -1,0 +1,1 @@
+"""What outlives the gateway: one SQLite file, changed only through here."""
