@@ -6,10 +6,10 @@ documents (`models.Problem`).
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Code(str, Enum):
+class Code(StrEnum):
     """What went wrong, for programs."""
 
     VALIDATION_ERROR = "validation_error"

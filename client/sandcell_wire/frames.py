@@ -15,6 +15,7 @@ All integers are little-endian. The layout after the sequence number is exactly
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 
 from sandcell_wire.messages import CHANNELS, MAX_PARTS, Buffer, Message
 
@@ -79,9 +80,9 @@ def decode(frame: Buffer) -> tuple[int, Message]:
             f"offsets must span bytes {8 * (count + 1)} to {len(layout)}, "
             f"got {offsets[0]} to {offsets[-1]}"
         )
-    if any(a > b for a, b in zip(offsets, offsets[1:], strict=False)):
+    if any(a > b for a, b in pairwise(offsets)):
         raise FrameError("offsets must not decrease")
-    parts = [layout[a:b] for a, b in zip(offsets, offsets[1:], strict=False)]
+    parts = [layout[a:b] for a, b in pairwise(offsets)]
     channel = bytes(parts[0]).decode("ascii", "replace")
     if channel not in CHANNELS:
         raise FrameError(f"expected a channel of {', '.join(CHANNELS)}, got {channel[:20]!r}")

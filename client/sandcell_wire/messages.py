@@ -13,7 +13,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 PROTOCOL_VERSION = "5.4"
@@ -134,7 +134,7 @@ def make(
         "msg_type": msg_type,
         "username": "sandcell",
         "session": session,
-        "date": datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
+        "date": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         "version": PROTOCOL_VERSION,
     }
     return Message(
@@ -187,7 +187,9 @@ class Signer:
             raise MessageError(f"no delimiter within the first {MAX_IDENTITIES + 1} frames")
         parts = frames[len(identities) + 1 :]
         if not 5 <= len(parts) <= MAX_PARTS:
-            raise MessageError(f"expected 5 to {MAX_PARTS} frames after the delimiter, got {len(parts)}")
+            raise MessageError(
+                f"expected 5 to {MAX_PARTS} frames after the delimiter, got {len(parts)}"
+            )
         signed = parts[1:5]
         if not hmac.compare_digest(self._sign(signed), bytes(parts[0])):
             raise BadSignature(f"the signature of a message on {channel} does not fit")

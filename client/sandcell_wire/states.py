@@ -6,10 +6,10 @@ only place that reads the table. DESIGN: "Sessions".
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """What a session is doing now."""
 
     INITIALIZING = "initializing"
@@ -30,7 +30,7 @@ class Status(str, Enum):
     """Sandbox or kernel failed, with a reason."""
 
 
-class Event(str, Enum):
+class Event(StrEnum):
     """What can happen to a session."""
 
     READY = "ready"

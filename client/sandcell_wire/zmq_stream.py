@@ -35,7 +35,7 @@ class ZmqStream:
         self._receive = receive
         self._writable = writable
         self._loop = asyncio.get_running_loop()
-        self._fd = int(socket.getsockopt(zmq.FD))  # type: ignore[arg-type]
+        self._fd = int(socket.getsockopt(zmq.FD))
         self._scheduled: asyncio.Handle | None = None
         self._paused = False
         self._loop.add_reader(self._fd, self._drain)

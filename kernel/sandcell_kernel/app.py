@@ -51,6 +51,7 @@ class KernelApp:
             lambda what: log.warning("refused: %s", what),
         )
         self._link: Link | None = None
+        self._wanted = asyncio.Event()
         self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -73,16 +74,22 @@ class KernelApp:
 
     async def _run_link(self) -> None:
         # Importing takes longer than binding; meanwhile front ends get their kernel_info.
-        link = self._link = await asyncio.to_thread(self._make_link)
-        await link.run()
+        while True:
+            try:
+                self._link = await asyncio.to_thread(self._make_link)
+                break
+            except ValueError as error:  # a setting that cannot be used
+                self._router.failed(str(error))
+            await self._wanted.wait()
+            self._wanted.clear()
+        await self._link.run()
 
     def _make_link(self) -> Link:
         from sandcell.settings import ClientSettings
-
         from sandcell_kernel.claims import Claims, Identity
         from sandcell_kernel.link import Link
 
-        settings = ClientSettings()
+        settings = ClientSettings.load()
         identity = Identity.of_this_process(self._connection_file, os.environ)
         claims = Claims(settings.runtime_dir / "kernels")
         return Link(self._router, self._ports, settings, identity, claims)
@@ -129,8 +136,10 @@ class KernelApp:
 
     def want_session(self) -> None:
         """Try again to get a session."""
-        assert self._link is not None
-        self._link.want()
+        if self._link is None:
+            self._wanted.set()
+        else:
+            self._link.want()
 
     def shutdown(self, restart: bool) -> None:
         """A front end ends this kernel."""

@@ -14,9 +14,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, replace
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 
 MAX_AGE = 86_400.0
@@ -25,7 +25,7 @@ MAX_CLAIMS = 10_000
 """Most claim files looked at."""
 
 
-class State(str, Enum):
+class State(StrEnum):
     """What the owner was doing when it last wrote."""
 
     RUNNING = "running"
@@ -92,7 +92,9 @@ class Takeover(Enum):
     """Everything stays."""
 
 
-def takeover(claim: Claim, me: Identity, age: float, *, hold: float, grace: float) -> Takeover | None:
+def takeover(
+    claim: Claim, me: Identity, age: float, *, hold: float, grace: float
+) -> Takeover | None:
     """Whether `me` may continue a dead owner's session, and how.
 
     `age` is the seconds since the owner was last known to live; `hold` and `grace`
@@ -155,7 +157,7 @@ class Claims:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self) -> Generator[None]:
         """One searcher at a time, so that two successors never take the same session."""
         descriptor = os.open(self._directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -181,9 +183,7 @@ class Claims:
             held.write(State.RUNNING)
             return held
 
-    def take(
-        self, me: Identity, *, hold: float, grace: float
-    ) -> tuple[HeldClaim, Takeover] | None:
+    def take(self, me: Identity, *, hold: float, grace: float) -> tuple[HeldClaim, Takeover] | None:
         """Take over the session that this process continues, if there is one."""
         with self._alone():
             found = None

@@ -35,9 +35,7 @@ def kernelspec(display_name: str, url: str | None) -> dict[str, object]:
 @kernel.command()
 def install(
     name: Annotated[str, typer.Option(help="Name of the kernelspec.")] = "sandcell",
-    display_name: Annotated[
-        str, typer.Option(help="What front ends show.")
-    ] = "Sandbox (Python)",
+    display_name: Annotated[str, typer.Option(help="What front ends show.")] = "Sandbox (Python)",
     url: Annotated[
         str | None, typer.Option(help="Gateway to use; SANDCELL_TOKEN still comes from outside.")
     ] = None,

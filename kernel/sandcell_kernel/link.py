@@ -15,11 +15,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
-from sandcell import AsyncClient, AsyncSession, NotFoundError, SandcellError
-from sandcell.settings import ClientSettings
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from sandcell import AsyncClient, AsyncSession, NotFoundError, SandcellError
+from sandcell.settings import ClientSettings
 from sandcell_kernel.claims import Claims, HeldClaim, Identity, State, Takeover
 from sandcell_kernel.kernel_info import NO_ISOLATION
 from sandcell_kernel.ports import KernelPorts
@@ -169,7 +169,8 @@ class Link:
                 metadata=self._metadata(),
             )
         )
-        session = self._session = await asyncio.shield(self._creating)
+        session = await asyncio.shield(self._creating)
+        self._session = session
         if name is None:
             self._claim = self._claims.create(str(session.id), self._identity)
         return session
@@ -205,7 +206,7 @@ class Link:
             if not told and self._router.waits and time.monotonic() - down_since > NOTICE_AFTER:
                 told = True
                 self._router.tell(RECONNECTING)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
             delay = min(delay * 2, MAX_DELAY)
 
     async def _connect(self, session: AsyncSession) -> connect:
@@ -277,7 +278,7 @@ class Link:
     # -- leaving -----------------------------------------------------------------------------
 
     def beat(self) -> None:
-        """This process lives."""
+        """Note that this process lives."""
         if self._claim is not None:
             self._claim.beat()
 
@@ -326,5 +327,6 @@ def _raise_if_final(error: Exception) -> None:
             raise Gone("the gateway does not know it") from error
         if status in (401, 403):
             raise SandcellError(
-                "the gateway refused the token", hint="Check SANDCELL_TOKEN, then run the cell again."
+                "the gateway refused the token",
+                hint="Check SANDCELL_TOKEN, then run the cell again.",
             ) from error

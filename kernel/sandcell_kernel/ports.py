@@ -7,6 +7,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,11 @@ class KernelPorts:
         self._blocked: deque[Sequence[Any]] = deque()
         for channel in ("shell", "control", "stdin"):
             socket = self._bound(connection.address(channel), zmq.ROUTER)
-            self._streams[channel] = ZmqStream(
-                socket, lambda frames, channel=channel: self._received(channel, frames)
-            )
+            self._streams[channel] = ZmqStream(socket, partial(self._received, channel))
         self._iopub = self._bound(connection.address("iopub"), zmq.XPUB)
         self._streams["iopub"] = ZmqStream(self._iopub, self._subscribed, self._writable)
         heartbeat = self._bound(connection.address("hb"), zmq.ROUTER)
-        self._streams["hb"] = ZmqStream(heartbeat, lambda frames: self._streams["hb"].send(frames))
+        self._streams["hb"] = ZmqStream(heartbeat, self._echo)
 
     def _bound(self, address: str, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
@@ -95,6 +94,9 @@ class KernelPorts:
             socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
         socket.bind(address)
         return socket
+
+    def _echo(self, frames: list[bytes]) -> None:
+        self._streams["hb"].send(frames)
 
     def _received(self, channel: str, frames: list[bytes]) -> None:
         try:

@@ -89,9 +89,7 @@ class Router:
     """A line for the next cell's stderr, shown once."""
     _why: str = ""
     _open: OrderedDict[str, _Open] = field(default_factory=OrderedDict[str, _Open])
-    _unacknowledged: OrderedDict[str, Message] = field(
-        default_factory=OrderedDict[str, Message]
-    )
+    _unacknowledged: OrderedDict[str, Message] = field(default_factory=OrderedDict[str, Message])
     _last_reply: Message | None = None
     _held_interrupt: Message | None = None
 

@@ -45,7 +45,8 @@ def decide(owner: Identity, state: State, me: Identity, age: float = 1.0) -> Tak
         ("another notebook", JUPYTER, State.CLOSING, replace(OTHER, notebook="b.ipynb"), 1, None),
         ("nbclient twice", replace(JUPYTER, notebook=""), State.CLOSING,
          replace(OTHER, notebook=""), 1, None),
-        ("another gateway", JUPYTER, State.RESTARTING, replace(JUPYTER, gateway="http://x"), 1, None),
+        ("another gateway", JUPYTER, State.RESTARTING,
+         replace(JUPYTER, gateway="http://x"), 1, None),
     ],
 )  # fmt: skip
 def test_who_may_take_over(

@@ -152,8 +152,12 @@ def test_the_kernel_cannot_speak_in_the_shims_name(key: str) -> None:
     assert json.loads(world.records[-1][0].metadata) == {"a": 1}
 
 
-@given(header=st.binary(max_size=40), content=st.binary(max_size=40), metadata=st.binary(max_size=40))
-def test_garbage_from_the_kernel_is_survived(header: bytes, content: bytes, metadata: bytes) -> None:
+@given(
+    header=st.binary(max_size=40), content=st.binary(max_size=40), metadata=st.binary(max_size=40)
+)
+def test_garbage_from_the_kernel_is_survived(
+    header: bytes, content: bytes, metadata: bytes
+) -> None:
     world = World()
     for channel in ("iopub", "shell", "stdin", "control"):
         world.broker.from_kernel(Message(channel, header, b"{}", metadata, content))

@@ -101,7 +101,7 @@ class Request:
 
     @property
     def wants_reply(self) -> bool:
-        """comm messages and the like are over when the kernel is idle again."""
+        """Comm messages and the like are over when the kernel is idle again."""
         return self.envelope.msg_type.endswith("_request")
 
 
@@ -141,7 +141,9 @@ class Broker:
         Raises `MessageError` for one that breaks the protocol.
         """
         if message.channel not in _CLIENT_CHANNELS:
-            raise MessageError(f"clients send on {', '.join(_CLIENT_CHANNELS)}, got {message.channel}")
+            raise MessageError(
+                f"clients send on {', '.join(_CLIENT_CHANNELS)}, got {message.channel}"
+            )
         head = envelope(message)
         if (client, head.msg_id) in self._known:
             return head.msg_id
@@ -198,7 +200,7 @@ class Broker:
         self.ports.to_kernel(request.message)
 
     def _input_reply(self, client: str, head: Envelope, message: Message) -> None:
-        """Deliver an answer only while its question is open (ipykernel would take it for the next)."""
+        """Deliver an answer only while its question is open: ipykernel would give it to the next."""
         for parent, waiting in list(self._inputs.items()):
             named = head.parent_id in ("", waiting.msg_id, parent)
             if waiting.request.client == client and named:
@@ -266,7 +268,7 @@ class Broker:
         self.ports.record(message, Kind.KERNEL, "")
 
     def _status(self, request: Request | None, message: Message) -> None:
-        """Pass on the one busy and the one idle of an open request; anything else is forged or ours."""
+        """Pass on the one busy and the one idle of an open request; others are forged, or ours."""
         try:
             state = message.content_dict().get("execution_state")
         except MessageError:
@@ -335,7 +337,11 @@ class Broker:
 
     def _answer(self, request: Request, cause: Cause) -> None:
         """End a request with an error that people can read."""
-        error = {"ename": cause.name, "evalue": cause.text, "traceback": _traceback(cause)}
+        error: dict[str, Any] = {
+            "ename": cause.name,
+            "evalue": cause.text,
+            "traceback": _traceback(cause),
+        }
         if request.executes and request.reply is None:
             if request.busy is None:
                 request.busy = self.ports.now()
@@ -431,10 +437,14 @@ class Broker:
         return message
 
     def probed(self, before: set[str]) -> None:
-        """The main shell answered a probe: of the requests `before` it, none can still run there."""
+    """Add the run's stages (seconds) and stamps (Unix time) to a reply's metadata."""
         for msg_id in before:
             request = self.open.get(msg_id)
-            if request is None or request.envelope.subshell_id or request.message.channel != "shell":
+            if (
+                request is None
+                or request.envelope.subshell_id
+                or request.message.channel != "shell"
+            ):
                 continue
             text = (
                 "the session's supervisor was restarted and the outcome of this request "

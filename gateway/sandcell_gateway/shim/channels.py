@@ -105,7 +105,9 @@ class Channel:
             if record is None:
                 last = max(seq, self._journal.oldest - 1)
                 self._next = last + 1
-                gap = control.Gap(type="gap", first=seq, last=last, reason="dropped from the journal")
+                gap = control.Gap(
+                    type="gap", first=seq, last=last, reason="dropped from the journal"
+                )
                 await self._socket.send(control.dump(gap))
                 continue
             self._next = seq + 1
@@ -143,5 +145,3 @@ class Channels:
             await channel.serve(intake)
         finally:
             self._open.discard(channel)
-
-

@@ -153,9 +153,7 @@ class Interpreter:
         else:
             socket.setsockopt(zmq.ROUTING_ID, self.state.routing_id.encode())
         socket.connect(address)
-        self._streams[channel] = ZmqStream(
-            socket, lambda frames: self._received(channel, frames)
-        )
+        self._streams[channel] = ZmqStream(socket, lambda frames: self._received(channel, frames))
 
     def _received(self, channel: str, frames: list[bytes]) -> None:
         try:
@@ -182,5 +180,3 @@ class Interpreter:
         self._streams.clear()
         self._releases.clear()
         self._context.term()
-
-

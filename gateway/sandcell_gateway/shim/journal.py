@@ -12,6 +12,7 @@ the loss of power.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import time
@@ -164,11 +165,9 @@ class Journal:
         head = _HEAD.pack(
             len(owner_bytes) + len(record.frame), seq, now, int(kind), len(owner_bytes)
         )
-        try:
+        # After a failure the next record opens a new segment: numbers in a file stay consecutive.
+        with contextlib.suppress(OSError):
             self._writable_segment(seq).append(head, owner_bytes, record.frame)
-        except OSError:
-            # The next record opens a new segment, so that numbers in a file stay consecutive.
-            pass
         self._drop_oldest()
         return record
 

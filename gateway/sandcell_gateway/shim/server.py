@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -128,10 +129,8 @@ class ShimServer:
         except Exception as error:
             log.exception("control request failed")
             answer |= {"ok": False, "code": Code.INTERNAL_ERROR.value, "text": repr(error)}
-        try:
+        with contextlib.suppress(ConnectionClosed):
             await connection.send(json.dumps(answer))
-        except ConnectionClosed:
-            pass
         if request.get("op") == "close" and answer["ok"]:
             await connection.close()
 

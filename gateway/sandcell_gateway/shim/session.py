@@ -121,7 +121,9 @@ class ShimSession:
             await self._start_sandbox()
             await self._start_interpreter()
         except ProcessExited as error:
-            self._failed("start_failed", f"the interpreter {error.exit.describe()} while it started")
+            self._failed(
+                "start_failed", f"the interpreter {error.exit.describe()} while it started"
+            )
         except TimeoutError:
             self._failed("start_failed", "the interpreter did not become ready in time")
         except (EngineError, SandboxGone, OSError) as error:
@@ -158,7 +160,8 @@ class ShimSession:
         self._agent = await AgentClient.open(sandbox)
 
     async def _start_interpreter(self) -> None:
-        assert self._sandbox is not None and self._agent is not None
+        assert self._sandbox is not None
+        assert self._agent is not None
         interpreter = await Interpreter.start(
             self._broker.interpreter,
             self._sandbox,
@@ -198,9 +201,7 @@ class ShimSession:
             self._agent = await AgentClient.open(self._sandbox)
             state = InterpreterState(**stored["interpreter"])
             self._broker.starting(state.id)
-            exit = await self._exit_of(state.pid)
-            if exit is not None:
-                raise SandboxGone(exit)
+            await self._must_run(state.pid)
             interpreter = await Interpreter.attach(
                 state, self._sandbox, self._from_kernel, self.drop
             )
@@ -212,12 +213,15 @@ class ShimSession:
             return
         await self._resume_requests(interpreter)
 
-    async def _exit_of(self, pid: int) -> Exit | None:
+    async def _must_run(self, pid: int) -> None:
+        """Raises `SandboxGone` with the interpreter's exit when it has ended."""
         assert self._agent is not None
         for process in await self._agent.processes():
+            if process.pid == pid and process.running:
+                return
             if process.pid == pid:
-                return process.exit
-        return Exit(None)
+                raise SandboxGone(process.exit or Exit(None))
+        raise SandboxGone(Exit(None))
 
     async def _resume_requests(self, interpreter: Interpreter) -> None:
         """Give the open requests their end as soon as the shell has answered a probe."""
@@ -234,11 +238,11 @@ class ShimSession:
 
         self._spawn(finish())
 
-    async def _lost(self, exit: Exit, when: str) -> None:
-        text = f"the interpreter {exit.describe()} {when}".strip()
+    async def _lost(self, how: Exit, when: str) -> None:
+        text = f"the interpreter {how.describe()} {when}".strip()
         self._broker.ended(Cause("KernelDied", text))
         await self._end_sandbox()
-        self._failed(_code(exit), text)
+        self._failed(_code(how), text)
 
     # -- ending ------------------------------------------------------------------------
 
@@ -249,26 +253,26 @@ class ShimSession:
 
     def _watch(self, interpreter: Interpreter) -> None:
         async def watch() -> None:
-            assert self._agent is not None and self._sandbox is not None
+            assert self._agent is not None
             try:
-                exit = await self._agent.wait_exit(interpreter.state.pid)
+                how = await self._agent.wait_exit(interpreter.state.pid)
             except SandboxGone as gone:
-                exit = gone.exit
-            self._commands.put_nowait(lambda: self._ended(interpreter, exit))
+                how = gone.exit
+            self._commands.put_nowait(lambda: self._ended(interpreter, how))
 
         self._spawn(watch())
 
-    async def _ended(self, interpreter: Interpreter, exit: Exit) -> None:
+    async def _ended(self, interpreter: Interpreter, how: Exit) -> None:
         """The interpreter ended by itself."""
         if interpreter is not self._interpreter:
             return  # one that was stopped on purpose
-        text = f"the interpreter {exit.describe()}"
+        text = f"the interpreter {how.describe()}"
         self._broker.ended(
             Cause("KernelDied", f"{text}; variables are gone, the next cell starts a fresh one"),
             keep_queued=False,
         )
         await self._stop_interpreter()
-        self._failed(_code(exit), text)
+        self._failed(_code(how), text)
 
     async def _stop_interpreter(self) -> None:
         interpreter, self._interpreter = self._interpreter, None
@@ -319,7 +323,9 @@ class ShimSession:
         self._move(Event.FAIL, {"code": code, "text": text})
 
     def _store(self, **parts: dict[str, Any]) -> None:
-        stored = json.loads(self._file.read_text()) if self._file.exists() else {}
+        stored: dict[str, Any] = {}
+        if self._file.exists():
+            stored = json.loads(self._file.read_text())
         aside = self._file.with_suffix(".new")
         aside.touch(mode=0o600)
         aside.write_text(json.dumps({**stored, **parts}))
@@ -420,7 +426,7 @@ class ShimSession:
         log.info("message refused: %s", what[:500])
 
 
-def _code(exit: Exit) -> str:
-    if exit.signal is not None:
+def _code(how: Exit) -> str:
+    if how.signal is not None:
         return "signal"
-    return "exit" if exit.code is not None else "host_lost"
+    return "exit" if how.code is not None else "host_lost"

@@ -1,0 +1,1 @@
+"""Ratios against plain ipykernel; run by `make bench`."""

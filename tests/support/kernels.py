@@ -1,0 +1,173 @@
+"""Front ends for tests: jupyter_client with what every test needs around it."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.manager import KernelManager
+
+TIMEOUT = 60.0
+"""Seconds a test waits for one message; never a measure of anything."""
+
+Message = dict[str, Any]
+
+
+@dataclass
+class Result:
+    """What one request brought."""
+
+    reply: Message
+    iopub: list[Message] = field(default_factory=list[Message])
+
+    @property
+    def content(self) -> dict[str, Any]:
+        return self.reply["content"]
+
+    def of(self, msg_type: str) -> list[dict[str, Any]]:
+        """Contents of the iopub messages of one type."""
+        return [m["content"] for m in self.iopub if m["header"]["msg_type"] == msg_type]
+
+    def stream(self, name: str = "stdout") -> str:
+        """All text of one stream."""
+        return "".join(c["text"] for c in self.of("stream") if c["name"] == name)
+
+    @property
+    def statuses(self) -> list[str]:
+        return [content["execution_state"] for content in self.of("status")]
+
+    @property
+    def error(self) -> str:
+        """The error's name, or nothing."""
+        found = self.of("error")
+        return found[0]["ename"] if found else ""
+
+
+@dataclass
+class FrontEnd:
+    """One client of a kernel."""
+
+    client: BlockingKernelClient
+
+    def collect(
+        self,
+        msg_id: str,
+        *,
+        channel: str = "shell",
+        seen: Callable[[Message], None] | None = None,
+        prompts: list[str] | None = None,
+    ) -> Result:
+        """Wait for idle and reply of a request; answers prompts from the list on the way."""
+        get_reply = getattr(self.client, f"{channel}_channel").get_msg
+        result = Result({})
+        idle = False
+        while not (idle and result.reply):
+            if not idle:
+                idle = self._one_iopub(msg_id, result, seen, wait=not prompts)
+            if prompts:
+                self._one_prompt(prompts)
+            with contextlib.suppress(queue.Empty):
+                reply = get_reply(timeout=0.0 if not idle else TIMEOUT)
+                if reply["parent_header"].get("msg_id") == msg_id:
+                    result.reply = reply
+                elif idle and reply["parent_header"].get("msg_type") == "kernel_info_request":
+                    continue
+        return result
+
+    def _one_iopub(
+        self, msg_id: str, result: Result, seen: Callable[[Message], None] | None, *, wait: bool
+    ) -> bool:
+        try:
+            message = self.client.get_iopub_msg(timeout=TIMEOUT if wait else 0.05)
+        except queue.Empty:
+            if wait:
+                raise
+            return False
+        if message["parent_header"].get("msg_id") != msg_id:
+            return False
+        result.iopub.append(message)
+        if seen is not None:
+            seen(message)
+        content = message["content"]
+        return message["header"]["msg_type"] == "status" and content["execution_state"] == "idle"
+
+    def _one_prompt(self, prompts: list[str]) -> None:
+        with contextlib.suppress(queue.Empty):
+            self.client.get_stdin_msg(timeout=0.05)
+            self.client.input(prompts.pop(0))
+
+    def run(self, code: str, **options: Any) -> Result:
+        """Execute a cell to its end."""
+        execute = {
+            key: options.pop(key)
+            for key in ("silent", "store_history", "allow_stdin", "stop_on_error")
+            if key in options
+        }
+        return self.collect(self.client.execute(code, **execute), **options)
+
+    def value(self, expression: str) -> str:
+        """`repr` of an expression in the kernel."""
+        result = self.run(expression)
+        assert not result.error, result.of("error")
+        return result.of("execute_result")[0]["data"]["text/plain"]
+
+    def request(
+        self, msg_type: str, content: Mapping[str, Any], *, channel: str = "shell", **header: Any
+    ) -> Result:
+        """Any request."""
+        message = self.client.session.msg(msg_type, dict(content))
+        message["header"].update(header)
+        getattr(self.client, f"{channel}_channel").send(message)
+        return self.collect(message["header"]["msg_id"], channel=channel)
+
+
+@dataclass
+class Kernel:
+    """A running kernel process and its first front end."""
+
+    name: str
+    manager: KernelManager
+    front: FrontEnd
+
+    @property
+    def sandboxed(self) -> bool:
+        return self.name == "sandcell"
+
+    @contextlib.contextmanager
+    def another_front_end(self) -> Iterator[FrontEnd]:
+        """A second client of the same kernel."""
+        with connected(self.manager) as front:
+            yield front
+
+
+@contextlib.contextmanager
+def connected(manager: KernelManager) -> Iterator[FrontEnd]:
+    client = manager.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=TIMEOUT)
+        yield FrontEnd(client)
+    finally:
+        client.stop_channels()
+
+
+@contextlib.contextmanager
+def kernel(name: str, environ: Mapping[str, str], directory: Path) -> Iterator[Kernel]:
+    """A kernel started as nbclient starts one: `name` is `sandcell` or `python3`."""
+    runtime = directory / "jupyter"
+    runtime.mkdir(exist_ok=True)
+    manager = KernelManager(kernel_name=name)
+    manager.connection_file = str(runtime / f"kernel-{time.monotonic_ns()}.json")
+    manager.start_kernel(env=dict(environ), cwd=str(directory))
+    try:
+        with connected(manager) as front:
+            yield Kernel(name, manager, front)
+    finally:
+        manager.shutdown_kernel()
+        manager.cleanup_resources()
