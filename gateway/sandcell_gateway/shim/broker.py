@@ -200,7 +200,7 @@ class Broker:
         self.ports.to_kernel(request.message)
 
     def _input_reply(self, client: str, head: Envelope, message: Message) -> None:
-        """Deliver an answer only while its question is open: ipykernel would give it to the next."""
+        """Deliver an answer only while its question is open; a late one must not answer the next."""
         for parent, waiting in list(self._inputs.items()):
             named = head.parent_id in ("", waiting.msg_id, parent)
             if waiting.request.client == client and named:
@@ -437,7 +437,7 @@ class Broker:
         return message
 
     def probed(self, before: set[str]) -> None:
-    """Add the run's stages (seconds) and stamps (Unix time) to a reply's metadata."""
+        """The main shell answered a probe: no request from `before` it can still run there."""
         for msg_id in before:
             request = self.open.get(msg_id)
             if (
