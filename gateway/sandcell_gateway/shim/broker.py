@@ -200,7 +200,7 @@ class Broker:
         self.ports.to_kernel(request.message)
 
     def _input_reply(self, client: str, head: Envelope, message: Message) -> None:
-        """Deliver an answer only while its question is open; a late one must not answer the next."""
+        """Deliver an answer only while its question is open: never to the next question."""
         for parent, waiting in list(self._inputs.items()):
             named = head.parent_id in ("", waiting.msg_id, parent)
             if waiting.request.client == client and named:
