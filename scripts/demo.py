@@ -9,7 +9,6 @@ plot, a table and only the errors that the notebook announces.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import signal
@@ -196,8 +195,9 @@ def wait_for_gateway(lock: Path) -> None:
 
 def run(console: Console) -> Progress:
     """Execute the notebook and write the results. Raises `DemoFailed`."""
-    source = json.loads(NOTEBOOK.read_text())
-    notebook = cast(NotebookNode, nbformat.from_dict(source))  # pyright: ignore[reportUnknownMemberType]
+    text = NOTEBOOK.read_text()
+    read = nbformat.reads(text, as_version=4)  # pyright: ignore[reportUnknownMemberType]
+    notebook = cast(NotebookNode, read)
     progress = Progress(console, notebook)
     client = NotebookClient(
         notebook,
