@@ -12,13 +12,10 @@ programs which only ask for the version or one error stay fast.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib
+import typing
 
-if TYPE_CHECKING:
-    from sandcell_wire.models import Reason, SessionModel
-    from sandcell_wire.states import Status
-
+if typing.TYPE_CHECKING:
     from sandcell._async.client import AsyncClient, AsyncSession, AsyncSessions
     from sandcell._requests import ChannelTarget
     from sandcell._sync.client import Client, Session, Sessions
@@ -46,6 +43,10 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from sandcell.settings import ClientSettings
+    from sandcell_wire.models import Reason, SessionModel
+    from sandcell_wire.states import Status
+
+    __version__: str
 
 _HOMES = {
     "sandcell._async.client": ("AsyncClient", "AsyncSession", "AsyncSessions"),
@@ -117,13 +118,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         from importlib.metadata import version
 
-        value: Any = version("sandcell")
+        value: object = version("sandcell")
     elif name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
+        value = getattr(importlib.import_module(_HOME[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

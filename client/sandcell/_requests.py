@@ -6,14 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
-from sandcell_wire.models import SessionCreate, SessionRestart
 
 from sandcell.errors import GatewayError, RequestInvalid, error_of
+from sandcell_wire.models import SessionCreate, SessionRestart
 
 SESSIONS = "/v1/sessions"
 MAX_PAGE = 500
@@ -164,13 +164,13 @@ def parse(model: type[M], status: int, headers: Mapping[str, str], body: bytes) 
 
 def _failure(status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
     try:
-        problem = json.loads(body)
+        problem: object = json.loads(body)
     except ValueError:
-        problem = {}
+        problem = None
     after = headers.get("retry-after", "")
     return error_of(
         status,
-        problem if isinstance(problem, dict) else {},
+        cast("dict[str, Any]", problem) if isinstance(problem, dict) else {},
         float(after) if after.isdecimal() else None,
     )
 

@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -116,7 +116,7 @@ def _check_directory(path: Path) -> None:
 
 
 @contextmanager
-def _start_lock(path: Path, deadline: float) -> Iterator[None]:
+def _start_lock(path: Path, deadline: float) -> Generator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         while True:
@@ -140,8 +140,15 @@ def _start(settings: ClientSettings, deadline: float) -> None:
     try:
         try:
             # It detaches at once: the process waited for here is only the first of three.
-            subprocess.run(  # noqa: S603 (our own interpreter and module)
-                [sys.executable, "-m", "sandcell_gateway", "--embedded", "--ready-fd", f"{writing}"],
+            subprocess.run(
+                [
+                    sys.executable,
+                    "-m",
+                    "sandcell_gateway",
+                    "--embedded",
+                    "--ready-fd",
+                    f"{writing}",
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -86,7 +86,7 @@ class AuthenticationError(GatewayError, PermissionError):
 
 
 class ForbiddenError(GatewayError, PermissionError):
-    """This may not be done here."""
+    """What was asked may not be done here."""
 
 
 class NotFoundError(GatewayError, LookupError):

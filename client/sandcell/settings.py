@@ -11,7 +11,7 @@ import os
 import tomllib
 import warnings
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError
@@ -145,10 +145,10 @@ def _from_file(path: Path, profile: str | None) -> dict[str, Any]:
 
 
 def _table(path: Path, data: dict[str, Any], name: str) -> dict[str, Any]:
-    found = data.get(name, {})
+    found: object = data.get(name, {})
     if not isinstance(found, dict):
         raise ConfigurationError(f"{path}: `{name}` must be a table")
-    return found
+    return cast("dict[str, Any]", found)
 
 
 def _explain(error: ValidationError) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 
 from sandcell_gateway import logs, paths
-from sandcell_gateway.settings import GatewaySettings, SettingsError, load
+from sandcell_gateway.settings import NOT_AN_OPTION, GatewaySettings, SettingsError, load
 
 LOCK_WAIT = 2.0
 """Seconds to wait for another gateway that may just be ending."""
@@ -26,8 +26,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for every setting; it gets those that were given as keywords."""
     parameters: list[inspect.Parameter] = []
     for name, field in GatewaySettings.model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("cli") is False:
+        if field.json_schema_extra == NOT_AN_OPTION:
             continue
         flag = "--" + name.replace("_", "-")
         shown = "" if field.default_factory or field.default in (None, []) else f"{field.default}"

@@ -8,6 +8,7 @@ while it is held, so starters can race as they like.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -41,10 +42,9 @@ class ReadyPipe:
         """Say it, once."""
         if self._descriptor is None:
             return
-        try:
+        # The starter may not have waited.
+        with contextlib.suppress(BrokenPipeError):
             os.write(self._descriptor, data)
-        except BrokenPipeError:
-            pass  # the starter did not wait
         os.close(self._descriptor)
         self._descriptor = None
 
@@ -141,4 +141,3 @@ async def _stop_when_idle(
     # From here on a client finds no socket, and starts the next daemon, which waits for our lock.
     path.unlink(missing_ok=True)
     server.should_exit = True
-

@@ -56,9 +56,7 @@ class SessionNotFound(GatewayError):
     code = Code.SESSION_NOT_FOUND
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(
-            f"there is no session {session_id}", "list yours with `sandcell sessions`"
-        )
+        super().__init__(f"there is no session {session_id}", "list yours with `sandcell sessions`")
         self.session_id = session_id
 
 

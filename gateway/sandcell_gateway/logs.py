@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Send our log and the libraries' warnings to `stream` (standard error)."""
-    stream = stream or sys.stderr
+    stream = stream or cast(TextIO, sys.stderr)
     number = logging.getLevelNamesMapping()[level.upper()]
     colors = stream.isatty()
     structlog.configure(
@@ -39,6 +38,6 @@ def rotate(path: Path, limit: int) -> None:
     """Put a log file beyond `limit` bytes aside, replacing the one put aside before."""
     try:
         if path.stat().st_size > limit:
-            os.replace(path, path.with_name(path.name + ".1"))
+            path.replace(path.with_name(path.name + ".1"))
     except FileNotFoundError:
         return

@@ -10,8 +10,8 @@ import ipaddress
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import structlog
@@ -157,12 +157,9 @@ async def deny(websocket: WebSocket, response: Response) -> None:
     await websocket.send_denial_response(response)
 
 
-Handler = Callable[[Any, Exception], Awaitable[Response]]
-
-
 async def handle(connection: Any, error: Exception) -> Response:
     """Exception handler of the application for everything in `problems.TABLE`."""
     response = response_of(problem_of(error, getattr(connection.state, REQUEST_ID, "")))
     if isinstance(connection, WebSocket):
-        await deny(connection, response)
+        await deny(cast(WebSocket, connection), response)
     return response

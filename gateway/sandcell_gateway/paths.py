@@ -8,6 +8,7 @@ import stat
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from sandcell_gateway.settings import GatewaySettings, SettingsError
 
@@ -94,7 +95,7 @@ class GatewayLock:
         while self._held:
             os.close(self._held.pop())
 
-    def __enter__(self) -> GatewayLock:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -13,20 +13,18 @@ from typing import Any
 import structlog
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from sandcell_wire.codes import HTTP_STATUS, Code
-from sandcell_wire.models import Problem
-from sandcell_wire.states import IllegalTransition
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from sandcell_gateway.errors import GatewayError
+from sandcell_wire.codes import HTTP_STATUS, Code
+from sandcell_wire.models import Problem
+from sandcell_wire.states import IllegalTransition
 
 MEDIA_TYPE = "application/problem+json"
 _log = structlog.get_logger(__name__)
 
-_TITLES: dict[Code, str] = {
-    code: code.value.replace("_", " ").capitalize() for code in Code
-}
+_TITLES: dict[Code, str] = {code: code.value.replace("_", " ").capitalize() for code in Code}
 
 
 def _make(

@@ -15,13 +15,13 @@ from types import FrameType
 from typing import Any, cast
 
 import uvicorn
-from sandcell_wire.frames import MAX_FRAME_BYTES
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from sandcell_gateway.auth import PEER_UID, peer_allowed
 from sandcell_gateway.settings import SettingsError
 from sandcell_gateway.splice import CLOSE_RESTART, Upstream
+from sandcell_wire.frames import MAX_FRAME_BYTES
 
 BACKLOG = 512
 """Connections that may wait to be accepted."""
@@ -62,7 +62,7 @@ class SpliceProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if self.response.status_code == 101:
-            extensions = cast("dict[str, Any]", self.scope["extensions"])
+            extensions = cast("dict[str, Any]", self.scope.get("extensions"))
             extensions[SPLICE] = self.splice
 
     def splice(self, upstream: Upstream) -> None:

@@ -12,10 +12,11 @@ import tomllib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import platformdirs
 from pydantic import Field, SecretStr, ValidationError
+from pydantic.config import JsonDict
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -28,6 +29,9 @@ MAX_RUNTIME_PATH = 50
 and `s/<16 hex digits>/k/<name>-5` follows."""
 
 APP = "sandcell"
+
+NOT_AN_OPTION: JsonDict = {"cli": False}
+"""Marks what must not stand on a command line, where every user of the machine can read it."""
 
 
 class SettingsError(Exception):
@@ -71,7 +75,7 @@ class GatewaySettings(BaseSettings):
     token: SecretStr | None = Field(
         None,
         description="Token that clients on TCP must send. Default: one made in a 0600 file.",
-        json_schema_extra={"cli": False},
+        json_schema_extra=NOT_AN_OPTION,
     )
     state_dir: Path = Field(
         default_factory=lambda: default_state_dir() / "gateway",
@@ -129,10 +133,10 @@ def _read_table(path: Path, table: str) -> dict[str, Any]:
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"cannot read {path}: {error}") from error
-    found = data.get(table, {})
+    found: object = data.get(table, {})
     if not isinstance(found, dict):
         raise SettingsError(f"{path}: `{table}` must be a table, got {type(found).__name__}")
-    return found
+    return cast("dict[str, Any]", found)
 
 
 def load(given: Mapping[str, Any] | None = None, *, embedded: bool = False) -> GatewaySettings:

@@ -43,7 +43,7 @@ class FrameWalker:
 
     def __init__(self) -> None:
         self._rest = 0
-        self._header = b""
+        self._header: bytes = b""
         self.closed = False
         """A close frame went by."""
 
@@ -91,7 +91,7 @@ class Upstream(asyncio.Protocol):
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self._opened: asyncio.Future[None] = loop.create_future()
-        self._answer = b""
+        self._answer: bytes = b""
         self._walker = FrameWalker()
         self._shim: asyncio.Transport | None = None
         self._client: asyncio.Transport | None = None

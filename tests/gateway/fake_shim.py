@@ -16,10 +16,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sandcell_gateway.shim.spec import SANDBOX_FILE, ShimSpec
-from sandcell_wire.frames import MAX_FRAME_BYTES
 from websockets.asyncio.server import ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
+
+from sandcell_gateway.shim.spec import SANDBOX_FILE, ShimSpec
+from sandcell_wire.frames import MAX_FRAME_BYTES
 
 
 class FakeShim:
@@ -92,9 +93,7 @@ class FakeShim:
             if data == "bye":
                 await connection.close(4001, "as asked")
                 return
-            if data == "env":
-                data = json.dumps(dict(os.environ))
-            await connection.send(data)
+            await connection.send(json.dumps(dict(os.environ)) if data == "env" else data)
 
 
 async def run(spec: ShimSpec, listener: socket.socket) -> None:

@@ -7,14 +7,13 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from sandcell_wire.models import Health, Reason, SessionList, SessionModel
-from sandcell_wire.states import Status
-
 from sandcell import _requests
 from sandcell._async.transport import AsyncTransport
 from sandcell._requests import ChannelTarget
 from sandcell.errors import ConflictError, SessionNotFound
 from sandcell.settings import ClientSettings
+from sandcell_wire.models import Health, Reason, SessionList, SessionModel
+from sandcell_wire.states import Status
 
 
 class AsyncSession:
@@ -166,7 +165,9 @@ def _only(word: str, found: Sequence[AsyncSession]) -> AsyncSession:
             f"you have no live session {word!r}", hint="List them with `sandcell sessions`."
         )
     if len(found) > 1:
-        raise ConflictError(f"{len(found)} sessions begin with {word!r}", hint="Give more of the id.")
+        raise ConflictError(
+            f"{len(found)} sessions begin with {word!r}", hint="Give more of the id."
+        )
     return found[0]
 
 

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, WebSocket
-from sandcell_wire.frames import SUBPROTOCOL
 
 from sandcell_gateway.auth import current_principal
 from sandcell_gateway.errors import BadRequest, SessionEnded, SessionNotFound
-from sandcell_gateway.sessions.service import SessionService
 from sandcell_gateway.server import SPLICE
+from sandcell_gateway.sessions.service import SessionService
 from sandcell_gateway.splice import CLOSE_FINAL, CLOSE_RESTART
+from sandcell_wire.frames import SUBPROTOCOL
 
 router = APIRouter()
 

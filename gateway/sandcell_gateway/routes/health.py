@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 
 from fastapi import APIRouter
+
 from sandcell_wire.models import Health
 
 router = APIRouter(tags=["gateway"])

@@ -7,13 +7,13 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
-from sandcell_wire.models import SessionCreate, SessionList, SessionModel, SessionRestart
-from sandcell_wire.states import LIVE, expand
 
 from sandcell_gateway.auth import Principal, current_principal
 from sandcell_gateway.errors import BadRequest
 from sandcell_gateway.sessions.service import MAX_WAIT, Page, SessionService
 from sandcell_gateway.store.sessions import Order
+from sandcell_wire.models import SessionCreate, SessionList, SessionModel, SessionRestart
+from sandcell_wire.states import LIVE, expand
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 

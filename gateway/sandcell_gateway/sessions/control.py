@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from sandcell_wire.codes import Code
-from sandcell_wire.control import ControlError
-from sandcell_wire.models import Reason
-from sandcell_wire.states import Status
 from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
 from sandcell_gateway.errors import ShimRefused, ShimUnreachable
+from sandcell_wire.codes import Code
+from sandcell_wire.control import ControlError
+from sandcell_wire.models import Reason
+from sandcell_wire.states import Status
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for a shim to answer the handshake; a fresh one imports first."""
@@ -117,13 +117,13 @@ def _parse(text: str) -> dict[str, Any]:
         raise ControlError(f"a control message is JSON: {error}") from error
     if not isinstance(message, dict):
         raise ControlError("a control message is a JSON object")
-    return message
+    return cast("dict[str, Any]", message)
 
 
 def _result(answer: Mapping[str, Any]) -> dict[str, Any]:
     if answer.get("ok"):
         result = answer.get("result")
-        return result if isinstance(result, dict) else {}
+        return cast("dict[str, Any]", result) if isinstance(result, dict) else {}
     try:
         code = Code(answer.get("code", ""))
     except ValueError:
@@ -134,7 +134,7 @@ def _result(answer: Mapping[str, Any]) -> dict[str, Any]:
 @asynccontextmanager
 async def open_control(
     socket: Path, on_status: Callable[[StatusReport], None]
-) -> AsyncIterator[ControlLink]:
+) -> AsyncGenerator[ControlLink]:
     """Connect to a shim. Raises one of `UNREACHABLE` when it is not there."""
     async with unix_connect(
         str(socket),

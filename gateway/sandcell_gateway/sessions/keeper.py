@@ -12,13 +12,10 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
-from sandcell_wire.control import ControlError
-from sandcell_wire.models import Reason, SessionModel
-from sandcell_wire.states import FINAL, Event, IllegalTransition, Status, next_status
 
 from sandcell_gateway.errors import GatewayError, ShimUnreachable
 from sandcell_gateway.sessions.control import UNREACHABLE, ControlLink, StatusReport, open_control
@@ -27,6 +24,9 @@ from sandcell_gateway.sessions.processes import ShimProcess, same_boot
 from sandcell_gateway.sessions.view import Watched, follow, model_of, row_reason, stored_status
 from sandcell_gateway.store.sessions import SessionStore
 from sandcell_gateway.store.tables import SessionRow
+from sandcell_wire.control import ControlError
+from sandcell_wire.models import Reason, SessionModel
+from sandcell_wire.states import FINAL, Event, IllegalTransition, Status, next_status
 
 RUNNING = "running"
 CLOSED = "closed"
@@ -48,7 +48,7 @@ _log = structlog.get_logger(__name__)
 
 def now() -> datetime:
     """The present moment in UTC."""
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 @dataclass

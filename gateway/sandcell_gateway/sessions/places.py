@@ -30,7 +30,9 @@ class Places:
     def of(cls, settings: GatewaySettings, session_id: str) -> Places:
         """The places of a session; nothing is made."""
         short = session_id.replace("-", "")[:_ID_DIGITS]
-        return cls(settings.state_dir / SESSIONS / session_id, settings.runtime_dir / SOCKETS / short)
+        return cls(
+            settings.state_dir / SESSIONS / session_id, settings.runtime_dir / SOCKETS / short
+        )
 
     @property
     def spec(self) -> Path:
@@ -82,8 +84,8 @@ def _unlock(function: Callable[..., Any], path: str, failure: Any) -> None:
         raise error
     target.chmod(0o700)
     if function is os.unlink:
-        os.unlink(path)
+        Path(path).unlink()
     elif function is os.rmdir:
-        os.rmdir(path)
+        Path(path).rmdir()
     else:
         shutil.rmtree(path, onerror=_unlock)

@@ -102,7 +102,7 @@ def same_boot(stored: dict[str, Any]) -> bool:
 def _spawn(places: Places, listener: socket.socket) -> subprocess.Popen[bytes]:
     log = os.open(places.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
-        return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+        return subprocess.Popen(
             _command(places.spec, listener.fileno()),
             stdin=subprocess.DEVNULL,
             stdout=log,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -107,7 +107,7 @@ def _remove_strays(settings: GatewaySettings, known: set[str]) -> None:
 @asynccontextmanager
 async def open_reconciler(
     store: SessionStore, settings: GatewaySettings
-) -> AsyncIterator[Reconciler]:
+) -> AsyncGenerator[Reconciler]:
     """Keepers for all live sessions. On leaving they stop, and the shims run on."""
     async with asyncio.TaskGroup() as group:
         reconciler = Reconciler(store, settings, group)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlencode
-
-from sandcell_wire.models import SessionCreate, SessionList, SessionModel
-from sandcell_wire.states import FINAL, LIVE, Status
 
 from sandcell_gateway.auth import Principal
 from sandcell_gateway.errors import (
@@ -30,12 +27,14 @@ from sandcell_gateway.sessions.engines import Chosen, EngineChoice
 from sandcell_gateway.sessions.keeper import RUNNING, Keeper, now
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.reconciler import Reconciler
-from sandcell_gateway.sessions.view import stored_model, stored_status
+from sandcell_gateway.sessions.view import stored_model
 from sandcell_gateway.settings import GatewaySettings
 from sandcell_gateway.shim.spec import ShimSpec
 from sandcell_gateway.splice import Upstream, connect
 from sandcell_gateway.store.sessions import Duplicate, Order, Query, SessionStore
 from sandcell_gateway.store.tables import SessionRow
+from sandcell_wire.models import SessionCreate, SessionList, SessionModel
+from sandcell_wire.states import FINAL, LIVE, Status
 
 LANGUAGES = ("python",)
 MAX_WAIT = 300.0
@@ -103,9 +102,7 @@ class SessionService:
         if prefix is None:
             return sys.prefix
         if not self._embedded:
-            raise BadRequest(
-                "image: only an embedded gateway accepts one", "leave `image` out"
-            )
+            raise BadRequest("image: only an embedded gateway accepts one", "leave `image` out")
         try:
             image = await asyncio.to_thread(Image.of_prefix, Path(prefix))
         except (ImageError, OSError) as error:
@@ -206,7 +203,7 @@ class SessionService:
     ) -> SessionList:
         """A page of the owner's sessions; live ones unless other statuses are named."""
         # A stored status may be behind what the shim reported, so all live rows are read.
-        stored = {stored_status(s) for s in statuses & FINAL} | (LIVE if statuses & LIVE else set())
+        stored = (statuses & FINAL) | (LIVE if statuses & LIVE else frozenset[Status]())
         query = Query(principal.owner, stored, labels or {}, search, order_by)
         models = [self._model(row) for row in await self._store.find(query)]
         found = [model for model in models if model.status in statuses]
@@ -252,7 +249,7 @@ class SessionService:
     @asynccontextmanager
     async def attach(
         self, principal: Principal, session_id: str, query: dict[str, str]
-    ) -> AsyncIterator[Upstream]:
+    ) -> AsyncGenerator[Upstream]:
         """An open channel to the session's shim; withdraws a pending close.
 
         Raises `SessionNotFound`, `SessionEnded` or `ShimUnreachable`.

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from sandcell_gateway.store.tables import SessionRow
 from sandcell_wire.models import Reason, SessionModel
 from sandcell_wire.states import Event, IllegalTransition, Status, next_status
-
-from sandcell_gateway.store.tables import SessionRow
 
 _EVENTS: dict[Status, tuple[Event, ...]] = {
     Status.INITIALIZING: (Event.RESTART, Event.RESUME),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def _on_connect(connection: Any, _record: Any) -> None:
 
 
 @asynccontextmanager
-async def open_database(path: Path) -> AsyncIterator[AsyncEngine]:
+async def open_database(path: Path) -> AsyncGenerator[AsyncEngine]:
     """The migrated store, write-ahead logged."""
     await asyncio.to_thread(migrate, path)
     engine = create_async_engine(

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from sandcell_wire.states import FINAL, Status
 from sqlalchemy import delete, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from sandcell_gateway.store.tables import SessionRow
+from sandcell_wire.states import FINAL, Status
 
 Order = Literal["created_at", "-created_at", "updated_at", "-updated_at", "name", "-name"]
 _FINAL = sorted(status.value for status in FINAL)
