@@ -52,6 +52,9 @@ class KernelApp:
         )
         self._link: Link | None = None
         self._wanted = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lines: asyncio.Task[None] | None = None
         self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -62,12 +65,13 @@ class KernelApp:
         loop.add_signal_handler(signal.SIGTERM, self._end, "terminated")
         self._router.starting()
         async with asyncio.TaskGroup() as group:
-            tasks = [
+            self._group = group
+            self._tasks |= {
                 group.create_task(self._run_link()),
                 group.create_task(self._watch_parent()),
-            ]
+            }
             state = await self._stop
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
         await self._leave(state)
         self._ports.close()
@@ -140,6 +144,32 @@ class KernelApp:
             self._wanted.set()
         else:
             self._link.want()
+
+    def run_lines(self, msg_id: str, lines: Sequence[str]) -> None:
+        """Run a cell's `%sandbox` lines."""
+        assert self._group is not None
+        self._lines = self._group.create_task(self._run_lines(msg_id, lines))
+        self._tasks.add(self._lines)
+        self._lines.add_done_callback(self._tasks.discard)
+
+    async def _run_lines(self, msg_id: str, lines: Sequence[str]) -> None:
+        error: tuple[str, str] | None = None
+        try:
+            from sandcell_kernel.lines import run
+
+            async for bundle in run(lines, self._link):
+                content = {"data": bundle, "metadata": {}, "transient": {}}
+                self._router.lines_output(msg_id, content)
+        except asyncio.CancelledError:
+            error = ("KeyboardInterrupt", "interrupted")
+        except ValueError as mistake:
+            error = ("UsageError", str(mistake))
+        self._router.lines_done(msg_id, error)
+
+    def cancel_lines(self) -> None:
+        """End the `%sandbox` lines that run."""
+        if self._lines is not None:
+            self._lines.cancel()
 
     def shutdown(self, restart: bool) -> None:
         """A front end ends this kernel."""

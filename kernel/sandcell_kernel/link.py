@@ -64,9 +64,10 @@ class Link:
         self._settings = settings
         self._identity = identity
         self._claims = claims
-        self._client = AsyncClient(settings=settings)
+        self.client = AsyncClient(settings=settings)
         self._client_id = router.interpreter
         self._wanted = asyncio.Event()
+        self._changed = asyncio.Event()
         self._session: AsyncSession | None = None
         self._claim: HeldClaim | None = None
         self._outgoing: deque[bytes] = deque()
@@ -87,6 +88,14 @@ class Link:
         """A cell asks for a session again."""
         self._wanted.set()
 
+    async def session(self) -> AsyncSession:
+        """The session as the gateway sees it now. Raises `SandcellError` when there is none."""
+        while self._session is None:
+            if self._router.state.value == "failed":
+                raise SandcellError(self._router.why, hint="Run a cell to start a session.")
+            await self._changed.wait()
+        return await self._session.refresh()
+
     # -- life --------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -94,6 +103,7 @@ class Link:
         while True:
             try:
                 session = self._session = await self._obtain()
+                self._notify()
                 await self._stay(session)
             except Gone as gone:
                 self._forget()
@@ -103,8 +113,13 @@ class Link:
                 )
             except SandcellError as error:
                 self._router.failed(_text(error))
+            self._notify()
             await self._wanted.wait()
             self._wanted.clear()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def _obtain(self) -> AsyncSession:
         """The session to use: a predecessor's, the configured one, or a new one."""
@@ -126,7 +141,7 @@ class Link:
 
     async def _take_over(self, claim: HeldClaim, how: Takeover) -> AsyncSession | None:
         try:
-            session = await self._client.sessions.get(claim.claim.session_id)
+            session = await self.client.sessions.get(claim.claim.session_id)
         except NotFoundError:
             claim.close(forget=True)
             return None
@@ -150,19 +165,19 @@ class Link:
         self._router.detaches = True
         self._after = None
         try:
-            session = await self._client.sessions.get(name)
+            session = await self.client.sessions.get(name)
         except NotFoundError:
             session = await self._create(name)
         self._claim = self._claims.create(str(session.id), self._identity)
         return session
 
     async def _create(self, name: str | None = None) -> AsyncSession:
-        image = None if self._client.remote else sys.prefix
+        image = None if self.client.remote else sys.prefix
         self._after = 0
         self._router.last_seq = 0
         # A shutdown that comes meanwhile waits for the answer, so that no session is orphaned.
         self._creating = asyncio.ensure_future(
-            self._client.sessions.create(
+            self.client.sessions.create(
                 name=name,
                 interpreter=self._router.interpreter,
                 image=image,
@@ -206,11 +221,12 @@ class Link:
             if not told and self._router.waits and time.monotonic() - down_since > NOTICE_AFTER:
                 told = True
                 self._router.tell(RECONNECTING)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            jitter = random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, hides nothing)
+            await asyncio.sleep(delay * jitter)
             delay = min(delay * 2, MAX_DELAY)
 
     async def _connect(self, session: AsyncSession) -> connect:
-        target = await self._client.channel_target(
+        target = await self.client.channel_target(
             session.id, client=self._client_id, after=self._after
         )
         options: dict[str, Any] = {
@@ -289,7 +305,7 @@ class Link:
                 await self._leave(state)
         except (SandcellError, TimeoutError, OSError) as error:
             log.warning("leaving the session: %s", error)
-        await self._client.aclose()
+        await self.client.aclose()
 
     async def _leave(self, state: State) -> None:
         if self._creating is not None and self._session is None:

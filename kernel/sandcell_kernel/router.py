@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
+from sandcell_kernel.cells import LeadingLines, leading_lines
 from sandcell_kernel.kernel_info import KernelInfo
 from sandcell_wire.messages import (
     Envelope,
@@ -47,6 +48,14 @@ class Ports(Protocol):
         """A cell came although the session could not be had: try again."""
         ...
 
+    def run_lines(self, msg_id: str, lines: Sequence[str]) -> None:
+        """Run a cell's `%sandbox` lines; `lines_output` and `lines_done` tell how it went."""
+        ...
+
+    def cancel_lines(self) -> None:
+        """The user interrupts: end the lines that run."""
+        ...
+
     def shutdown(self, restart: bool) -> None:
         """The front end ended this kernel; the reply is on its way."""
         ...
@@ -73,6 +82,16 @@ class _Open:
     idle: bool = False
 
 
+@dataclass(slots=True)
+class _LocalCell:
+    """A cell with `%sandbox` lines, and what came after it in the same subshell."""
+
+    request: _Open
+    leading: LeadingLines
+    running: bool = False
+    held: list[_Open] = field(default_factory=list[_Open])
+
+
 @dataclass
 class Router:
     """Routes between front ends and the session."""
@@ -87,11 +106,13 @@ class Router:
     """The number of the newest message from the session."""
     notice: str = ""
     """A line for the next cell's stderr, shown once."""
-    _why: str = ""
+    why: str = ""
+    """Why the session cannot be had, when `state` is failed."""
     _open: OrderedDict[str, _Open] = field(default_factory=OrderedDict[str, _Open])
     _unacknowledged: OrderedDict[str, Message] = field(default_factory=OrderedDict[str, Message])
     _last_reply: Message | None = None
     _held_interrupt: Message | None = None
+    _local: dict[str | None, _LocalCell] = field(default_factory=dict[str | None, _LocalCell])
 
     # -- from front ends -----------------------------------------------------------------
 
@@ -102,10 +123,25 @@ class Router:
             self._answer(identities, message, head, self.info.content())
         elif head.msg_type == "shutdown_request":
             self._shutdown(identities, message, head)
-        elif self.state is State.FAILED and head.msg_type != "execute_request":
-            self._refuse(_Open(identities, message, head))
         else:
-            self._forward(identities, message, head)
+            self._take(_Open(identities, message, head))
+
+    def _take(self, request: _Open) -> None:
+        """Refuse, hold back, run here, or forward."""
+        head = request.envelope
+        local = self._local.get(head.subshell_id)
+        if local is not None and request.message.channel == "shell":
+            local.held.append(request)
+        elif head.msg_type == "interrupt_request" and self._runs_lines():
+            self._finish(request, {"status": "ok"})
+            self.ports.cancel_lines()
+        elif self.state is State.FAILED and head.msg_type != "execute_request":
+            self._refuse(request)
+        elif (leading := _leading_lines(request)) is not None:
+            self._local[head.subshell_id] = _LocalCell(request, leading)
+            self._start_lines(head.subshell_id)
+        else:
+            self._forward(request)
 
     def _shutdown(self, identities: list[bytes], message: Message, head: Envelope) -> None:
         # An interrupt that a shutdown follows at once was part of it, not the user's wish.
@@ -114,8 +150,8 @@ class Router:
         self._answer(identities, message, head, {"status": "ok", "restart": restart})
         self.ports.shutdown(restart)
 
-    def _forward(self, identities: list[bytes], message: Message, head: Envelope) -> None:
-        request = _Open(identities, message, head)
+    def _forward(self, request: _Open) -> None:
+        message, head = request.message, request.envelope
         if len(self._unacknowledged) >= MAX_WAITING:
             self._refuse(request, f"{MAX_WAITING} requests already wait for the session")
             return
@@ -160,6 +196,69 @@ class Router:
         if self.state is State.CONNECTED:
             self.ports.to_session(self.last_seq, message)
 
+    # -- `%sandbox` lines ----------------------------------------------------------------
+
+    def _runs_lines(self) -> bool:
+        return any(cell.running for cell in self._local.values())
+
+    def _start_lines(self, subshell: str | None) -> None:
+        """Run a local cell once everything before it in its subshell is done."""
+        cell = self._local.get(subshell)
+        if cell is None or cell.running:
+            return
+        before = (r for r in self._open.values() if r.message.channel == "shell")
+        if any(request.envelope.subshell_id == subshell for request in before):
+            return
+        cell.running = True
+        cell.request.busy = True
+        self._publish(cell.request, "status", {"execution_state": "busy"})
+        if cell.leading.alone:
+            code = cell.request.message.content_dict().get("code", "")
+            content = {"code": code, "execution_count": self._last_count()}
+            self._publish(cell.request, "execute_input", content)
+        self.ports.run_lines(cell.request.envelope.msg_id, cell.leading.lines)
+
+    def lines_output(self, msg_id: str, content: Mapping[str, Any]) -> None:
+        """Show a result (the content of a `display_data`) under the cell."""
+        for cell in self._local.values():
+            if cell.request.envelope.msg_id == msg_id:
+                self._publish(cell.request, "display_data", content)
+
+    def lines_done(self, msg_id: str, error: tuple[str, str] | None) -> None:
+        """The lines are done, or failed with a name and a text: go on with the cell."""
+        for subshell, cell in list(self._local.items()):
+            if cell.request.envelope.msg_id == msg_id:
+                del self._local[subshell]
+                self._end_lines(cell, error)
+
+    def _end_lines(self, cell: _LocalCell, error: tuple[str, str] | None) -> None:
+        request, held = cell.request, cell.held
+        if error is not None:
+            self._error(request, *error)
+            if request.message.content_dict().get("stop_on_error", True) is not False:
+                held = self._abort_executions(held)
+        elif cell.leading.alone:
+            count = self._last_count()
+            content = {"status": "ok", "execution_count": count, "payload": []}
+            self._finish(request, {**content, "user_expressions": {}})
+        else:
+            metadata = parse_object(request.message.metadata, "metadata")
+            metadata["sandcell"] = {"lines_done": len(cell.leading.lines)}
+            request.message.metadata = dumps(metadata)
+            self._forward(request)
+        for waiting in held:
+            self._take(waiting)
+
+    def _abort_executions(self, held: list[_Open]) -> list[_Open]:
+        """As ipykernel does with what is queued behind a failed cell; the rest stays."""
+        kept: list[_Open] = []
+        for request in held:
+            if request.envelope.msg_type == "execute_request":
+                self._finish(request, {"status": "aborted"})
+            else:
+                kept.append(request)
+        return kept
+
     # -- from the session ----------------------------------------------------------------
 
     def connected(self) -> None:
@@ -199,6 +298,7 @@ class Router:
                 self._last_reply = message
             del self._open[head.parent_id]
             self.ports.to_front(message.channel, request.identities, message)
+            self._start_lines(request.envelope.subshell_id)
 
     def _output(self, request: _Open | None, head: Envelope, message: Message) -> None:
         if head.msg_type == "status":
@@ -206,6 +306,8 @@ class Router:
             if state == "starting":
                 return  # ours was published long ago; Lab would take it for a restart
             if request is not None:
+                if request.busy and state == "busy":
+                    return  # published before its `%sandbox` lines ran
                 request.busy = request.busy or state == "busy"
                 request.idle = request.idle or state == "idle"
         self.ports.publish(message)
@@ -245,11 +347,16 @@ class Router:
 
     def _refuse(self, request: _Open, why: str = "") -> None:
         """End a request with an error that says why the session cannot answer it."""
-        text = why or self._why
+        if request.envelope.msg_type == "interrupt_request":
+            self._finish(request, {"status": "ok"})
+        else:
+            self._error(request, "SandboxUnavailable", why or self.why)
+
+    def _error(self, request: _Open, name: str, text: str) -> None:
         error = {
-            "ename": "SandboxUnavailable",
+            "ename": name,
             "evalue": text,
-            "traceback": [f"\x1b[0;31mSandboxUnavailable\x1b[0m: {text}"],
+            "traceback": [f"\x1b[0;31m{name}\x1b[0m: {text}"],
         }
         content: dict[str, Any] = {"status": "error", **error}
         if request.envelope.msg_type == "execute_request":
@@ -259,8 +366,6 @@ class Router:
             self._publish(request, "error", error)
             count = self._last_count()
             content |= {"execution_count": count, "user_expressions": {}, "payload": []}
-        elif request.envelope.msg_type == "interrupt_request":
-            content = {"status": "ok"}
         self._finish(request, content)
 
     def _last_count(self) -> int:
@@ -276,12 +381,14 @@ class Router:
     def failed(self, why: str) -> None:
         """The session cannot be had: everything that waits ends with `why`."""
         self.state = State.FAILED
-        self._why = why
+        self.why = why
         self._unacknowledged.clear()
         waiting = list(self._open.values())
         self._open.clear()
         for request in waiting:
             self._refuse(request)
+        for subshell in list(self._local):
+            self._start_lines(subshell)
 
     def tell(self, text: str) -> None:
         """A line on stderr under every cell that runs or waits."""
@@ -299,6 +406,14 @@ class Router:
     def waits(self) -> bool:
         """Whether any cell runs or waits."""
         return any(r.envelope.msg_type == "execute_request" for r in self._open.values())
+
+
+def _leading_lines(request: _Open) -> LeadingLines | None:
+    message = request.message
+    if request.envelope.msg_type != "execute_request" or b"%sandbox" not in bytes(message.content):
+        return None
+    code = message.content_dict().get("code", "")
+    return leading_lines(code) if isinstance(code, str) else None
 
 
 def _ends_unanswered(request: _Open) -> bool:

@@ -25,6 +25,7 @@ class World:
         self.session: list[tuple[int, Message]] = []
         self.wanted = 0
         self.ended: list[bool] = []
+        self.lines: list[tuple[str, list[str]]] = []
         info = KernelInfo.load(tmp / "info.json")
         self.router = Router(self, "interp", info, detaches=detaches)
         self.seq = 0
@@ -42,6 +43,12 @@ class World:
 
     def want_session(self) -> None:
         self.wanted += 1
+
+    def run_lines(self, msg_id: str, lines: Sequence[str]) -> None:
+        self.lines.append((msg_id, list(lines)))
+
+    def cancel_lines(self) -> None:
+        self.router.lines_done(self.lines[-1][0], ("KeyboardInterrupt", "interrupted"))
 
     def shutdown(self, restart: bool) -> None:
         self.ended.append(restart)
@@ -231,3 +238,79 @@ def test_the_banner_warns_of_an_engine_that_isolates_nothing(tmp_path: Path) -> 
     file = tmp_path / "info.json"
     KernelInfo.load(file).learn({}, "process", False)
     assert "'process' isolates nothing" in KernelInfo.load(file).content()["banner"]
+
+
+def done(world: World, error: tuple[str, str] | None = None) -> None:
+    world.router.lines_done(world.lines[-1][0], error)
+
+
+def test_a_cell_of_sandbox_lines_is_answered_here_with_the_last_count(world: World) -> None:
+    earlier = world.ask(code="1")
+    world.remote("shell", "execute_reply", earlier, execution_count=4)
+    cell = world.ask(code="%sandbox status\n%sandbox list")
+    assert world.lines == [(envelope(cell).msg_id, ["status", "list"])]
+    world.router.lines_output(envelope(cell).msg_id, {"data": {"text/plain": "idle"}})
+    done(world)
+    assert world.published() == ["status:busy", "execute_input", "display_data", "status:idle"]
+    assert world.reply()["execution_count"] == 4
+    assert len(world.session) == 1
+
+
+def test_sandbox_lines_wait_for_what_was_asked_before(world: World) -> None:
+    earlier = world.ask(code="1")
+    world.ask(code="%sandbox status")
+    assert world.lines == []
+    world.remote("shell", "execute_reply", earlier)
+    assert len(world.lines) == 1
+
+
+def test_what_follows_sandbox_lines_waits_for_them(world: World) -> None:
+    world.ask(code="%sandbox status")
+    later = world.ask(code="2")
+    subshell = make("shell", "execute_request", {"code": "3"}, session="front")
+    subshell.header = subshell.header.replace(b"{", b'{"subshell_id":"s",', 1)
+    world.router.from_front(FRONT, subshell)
+    assert [message for _, message in world.session] == [subshell]
+    done(world)
+    assert [message for _, message in world.session] == [subshell, later]
+
+
+def test_the_rest_of_the_cell_is_forwarded_unchanged_and_marked(world: World) -> None:
+    code = "%sandbox status\nx = 1"
+    cell = world.ask(code=code)
+    done(world)
+    ((_, sent),) = world.session
+    assert sent.content_dict()["code"] == code
+    assert json.loads(sent.metadata)["sandcell"] == {"lines_done": 1}
+    world.remote("iopub", "status", cell, execution_state="busy")
+    world.remote("iopub", "status", cell, execution_state="idle")
+    assert world.published() == ["status:busy", "status:idle"]  # one of each
+
+
+@pytest.mark.parametrize(("stop", "forwarded"), [(True, 0), (False, 1)])
+def test_a_failed_line_ends_its_cell_and_aborts_those_behind(
+    world: World, stop: bool, forwarded: int
+) -> None:
+    world.ask(code="%sandbox stauts\nx = 1", stop_on_error=stop)
+    world.ask(code="y = 2")
+    done(world, ("UsageError", "did you mean %sandbox status?"))
+    replies = [message.content_dict()["status"] for _, _, message in world.fronts]
+    assert replies == (["error", "aborted"] if stop else ["error"])
+    assert len(world.session) == forwarded
+
+
+def test_an_interrupt_ends_the_lines_that_run(world: World) -> None:
+    world.ask(code="%sandbox status")
+    world.ask("interrupt_request", channel="control")
+    replies = [message.content_dict() for _, _, message in world.fronts]
+    assert replies[0] == {"status": "ok"}
+    assert replies[1]["ename"] == "KeyboardInterrupt"
+    assert world.session == []
+
+
+def test_sandbox_lines_run_although_the_session_cannot_be_had(offline: World) -> None:
+    offline.router.failed("no gateway")
+    offline.ask(code="%sandbox status")
+    assert len(offline.lines) == 1
+    done(offline, ("UsageError", "no gateway"))
+    assert offline.wanted == 0
