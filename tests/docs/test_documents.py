@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -34,7 +35,7 @@ def _has_target(name: str) -> bool:
 
 def _check_sandcell(words: list[str]) -> None:
     """Every subcommand and option is one of `sandcell`'s."""
-    command = typer.main.get_command(app)
+    command: Any = typer.main.get_command(app)
     context = command.make_context("sandcell", [], resilient_parsing=True)
     while words and hasattr(command, "get_command"):
         name = words.pop(0)
