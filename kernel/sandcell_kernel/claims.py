@@ -154,7 +154,9 @@ class Claims:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # mkdir gives its mode to the last directory only, and the parent is private too.
+        for private in (directory.parent, directory):
+            private.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def _alone(self) -> Generator[None]:
