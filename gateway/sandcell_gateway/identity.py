@@ -25,6 +25,8 @@ from typing import Any, Self
 UID_RANGES = (range(1_900_000_000, 2_100_000_000), range(30_000, 60_000))
 """Where session uids come from, best first. systemd leaves the first unused
 (https://systemd.io/UIDS-GIDS); containers that map only 65,536 ids have the second."""
+SMALLEST_UID = 10_000
+"""Below it are the system's and its users' uids."""
 PICK_ATTEMPTS = 1000
 """Random draws before all uids count as taken."""
 
@@ -43,18 +45,28 @@ def boot_id() -> str:
 
 def start_time(pid: int) -> int:
     """Clock ticks from the boot to the process's start. Raises `ProcessLookupError`."""
-    return _stat(pid)[1]
+    return process_stat(pid).start_time
 
 
-def _stat(pid: int) -> tuple[str, int]:
-    """State letter and start time of /proc/PID/stat (proc(5))."""
+@dataclass(frozen=True)
+class ProcessStat:
+    """Part of /proc/PID/stat (proc(5))."""
+
+    state: str
+    """One letter; Z is a zombie."""
+    parent: int
+    start_time: int
+
+
+def process_stat(pid: int) -> ProcessStat:
+    """Of a running process or zombie. Raises `ProcessLookupError`."""
     try:
         text = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         raise ProcessLookupError(f"no process {pid}") from None
     # The command's name stands in parentheses and may hold anything, even ")".
     fields = text[text.rindex(b")") + 2 :].split()
-    return fields[0].decode(), int(fields[19])
+    return ProcessStat(fields[0].decode(), int(fields[1]), int(fields[19]))
 
 
 @dataclass(frozen=True)
@@ -202,8 +214,11 @@ def require_uid(uid: int | None) -> int | None:
         return None
     if uid is None:
         raise IdentityError("a gateway run by root needs a uid of its own for each session")
-    if not any(uid in candidates for candidates in UID_RANGES):
-        raise IdentityError(f"uid {uid} is not one of the uids for sessions; use `pick_uid`")
+    if uid < SMALLEST_UID or _has_account(uid):
+        raise IdentityError(
+            f"uid {uid} must not run a session: it belongs to the system or a user of this host; "
+            f"take one above {SMALLEST_UID} without an account"
+        )
     return uid
 
 

@@ -87,6 +87,9 @@ class Exit:
     """Exit code; None when a signal ended it or nothing is known."""
     signal: int | None = None
     detail: str = ""
+    """What is known instead of code and signal."""
+    max_rss: int | None = None
+    """Peak of its resident memory in bytes."""
 
     def describe(self) -> str:
         """One phrase for people: 'exited with code 3', 'was killed by signal 9 (SIGKILL)'."""
@@ -104,7 +107,7 @@ class Exit:
 
 
 class SandboxGone(Exception):
-    """The stored sandbox no longer runs."""
+    """The sandbox no longer runs."""
 
     def __init__(self, exit: Exit) -> None:
         self.exit = exit
@@ -119,6 +122,8 @@ class Sandbox(ABC):
     """One running sandbox, held by a shim."""
 
     inside: InsidePaths
+    environ: Mapping[str, str]
+    """What processes inside get: the allow list and the session's variables; nothing inherited."""
 
     @property
     @abstractmethod

@@ -1,0 +1,109 @@
+"""Starts ipykernel in a sandbox: no output is dropped, and readiness is told.
+
+    SANDCELL_CONNECTION='{...}' python kernel_launcher.py --Session.session=ID
+
+ipykernel's publisher drops messages beyond its high-water mark; with XPUB_NODROP
+it waits for its reader instead, so that a shim that stops reading holds the
+kernel back (ISOLATION, "Sockets between shim and sandbox").
+
+The connection comes as JSON in SANDCELL_CONNECTION, or as a file with `-f`. When
+the sockets are bound and the kernel has started, one byte goes to the descriptor
+that SANDCELL_READY_FD names. Both variables are gone before any cell runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import zmq
+from ipykernel.kernelapp import IPKernelApp
+from IPython.core.error import UsageError
+
+CONNECTION = "SANDCELL_CONNECTION"
+READY_FD = "SANDCELL_READY_FD"
+
+
+class Launcher(IPKernelApp):
+    """IPKernelApp whose publisher never drops, and which says when it serves."""
+
+    name = "ipython-kernel"
+    ready_fd: int | None = None
+
+    def _bind_socket(self, s: zmq.Socket[Any], port: int) -> int:
+        if s.type == zmq.XPUB:
+            s.setsockopt(zmq.XPUB_NODROP, 1)  # takes effect for peers that come after it
+        bound: int = super()._bind_socket(s, port)  # type: ignore[no-untyped-call]
+        return bound
+
+    def init_kernel(self) -> None:
+        super().init_kernel()  # type: ignore[no-untyped-call]
+        start = self.kernel.start
+
+        def start_and_tell() -> None:
+            start()
+            if self.ready_fd is not None:
+                os.write(self.ready_fd, b"r")
+                os.close(self.ready_fd)
+
+        self.kernel.start = start_and_tell
+
+
+class LocalLines:
+    """`%sandbox` in here: skips the lines that the local kernel has done, refuses others.
+
+    The cell arrives unchanged, so that tracebacks and breakpoints keep their lines;
+    its metadata says how many leading lines are done.
+    """
+
+    __name__ = "sandbox"
+
+    def __init__(self, kernel):
+        self._kernel = kernel
+        self._cell = None
+        self._left = 0
+
+    def __call__(self, line, cell=None):
+        """Manage this session; `%sandbox` lines work at the top of a cell."""
+        parent = self._kernel.get_parent()
+        if parent["header"]["msg_id"] != self._cell:
+            self._cell = parent["header"]["msg_id"]
+            self._left = parent["metadata"].get("sandcell", {}).get("lines_done", 0)
+        if cell is not None or self._left <= 0:
+            raise UsageError("a %sandbox line must stand at the top of its cell, before any code")
+        self._left -= 1
+
+
+def connection_file(connection: str) -> str:
+    """Store the connection where ipykernel and its %connect_info look for it."""
+    value = json.loads(connection)
+    path = Path(tempfile.mkdtemp(prefix="kernel-")) / f"kernel-{Path(value['ip']).name}.json"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(value, file)
+    return str(path)
+
+
+def main() -> None:
+    """The program."""
+    connection = os.environ.pop(CONNECTION, None)
+    ready = os.environ.pop(READY_FD, None)
+    if ready is not None:
+        Launcher.ready_fd = int(ready)
+        os.set_inheritable(Launcher.ready_fd, False)
+    # Cells import from their own directory, which IPython puts here, not from ours.
+    del sys.path[0]
+    arguments = sys.argv[1:]
+    if connection is not None:
+        arguments = ["-f", connection_file(connection), *arguments]
+    app = Launcher.instance()
+    app.initialize(arguments)  # type: ignore[no-untyped-call]
+    app.start()  # type: ignore[no-untyped-call]
+
+
+if __name__ == "__main__":
+    main()
