@@ -22,7 +22,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -204,7 +204,7 @@ class BubblewrapSandbox(LocalSandbox):
 
 
 @contextmanager
-def _descriptors() -> Iterator[tuple[list[int], bwrap_plan.FileDescriptors]]:
+def _descriptors() -> Generator[tuple[list[int], bwrap_plan.FileDescriptors]]:
     """Descriptors that hold data, closed at the end."""
     numbers: list[int] = []
 

@@ -52,9 +52,6 @@ class RequestError(Exception):
     """A request that cannot be done; the text goes to the client."""
 
 
-# -- the wire ------------------------------------------------------------------------------
-
-
 class Lines:
     """Cuts a stream of bytes into lines of at most MAX_LINE bytes."""
 
@@ -74,16 +71,23 @@ class Lines:
 def parse(line: bytes) -> Json:
     """One request. Raises `RequestError`."""
     try:
-        request = json.loads(line)
+        request: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"not JSON: {error}"[:200]) from None
-    if not isinstance(request, dict) or not isinstance(request.get("op"), str):
+    fields: Json = request if isinstance(request, dict) else {}  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(fields.get("op"), str):
         raise RequestError('expected an object with "op"')
-    return request
+    return fields
 
 
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)  # pyright: ignore[reportUnknownVariableType]
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def _integer(request: Json, name: str) -> int:
@@ -101,7 +105,7 @@ class Order:
         cwd, log = request.get("cwd", "/"), request.get("log")
         if not _is_texts(argv) or not argv:
             raise RequestError("argv must be a list of at least one text")
-        if not isinstance(env, dict) or not _is_texts(list(env.values())):
+        if not isinstance(env, dict) or not _is_texts([*env.values()]):
             raise RequestError("env must map names to texts")
         if not isinstance(cwd, str) or not isinstance(log, (str, type(None))):
             raise RequestError("cwd must be a text, log a text or null")
@@ -131,15 +135,12 @@ class Process:
 
     def describe(self) -> Json:
         """As `list` shows it."""
-        running = self.exit is None
-        return {"pid": self.pid, "running": running, "ready": self.ready, "exit": self.exit}
+        return {**vars(self), "running": self.exit is None}
 
-
-# -- rights ----------------------------------------------------------------------------------
 
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 4, 24, 36
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
-_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITY_VERSION_3, _CLONE_NEWUSER = 0x20080522, 0x10000000
 _CAPABILITIES = 64
 """More than any kernel has; those it does not know it refuses with EINVAL."""
 
@@ -183,14 +184,11 @@ def _is_wrong(name: str, value: str) -> bool:
 
 def check_refused() -> None:
     """Make sure that ways back to rights are closed. Raises `RequestError`."""
-    clone_newuser = 0x10000000
-    if _libc().unshare(clone_newuser) == 0:
+    if _libc().unshare(_CLONE_NEWUSER) == 0:
         raise RequestError("the sandbox may make a user namespace, and has all rights in it")
-    try:
+    with contextlib.suppress(OSError):
         os.close(os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY))
-    except OSError:
-        return
-    raise RequestError("the sandbox may write to /proc/sys")
+        raise RequestError("the sandbox may write to /proc/sys")
 
 
 _LIMITS = {
@@ -216,7 +214,8 @@ def _limit(limits: Json) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
 
 
-# -- the agent -------------------------------------------------------------------------------
+def _nothing(number: int, frame: object) -> None:
+    """A handler, so that the signal wakes the loop."""
 
 
 class Agent:
@@ -236,7 +235,7 @@ class Agent:
         wake, woken = os.pipe()
         for descriptor in (wake, woken):
             os.set_blocking(descriptor, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _nothing)
         # As PID 1 we get from inside only signals that have a handler, and Python has one here.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
@@ -254,21 +253,14 @@ class Agent:
         self._watch(listener, self._accept)
         return listener
 
-    def _watch(
-        self,
-        source: int | socket.socket,
-        callback: Callable[[], None],
-        events: int = selectors.EVENT_READ,
-    ) -> None:
-        self._selector.register(source, events, callback)
+    def _watch(self, source: int | socket.socket, callback: Callable[[], None]) -> None:
+        self._selector.register(source, selectors.EVENT_READ, callback)
 
     def run(self) -> NoReturn:
         """For ever."""
         while True:
             for key, _ in self._selector.select():
                 key.data()
-
-    # -- connections --
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -334,17 +326,15 @@ class Agent:
         try:
             request = parse(line)
             answer["id"] = request.get("id")
-            operation = _OPERATIONS.get(request["op"], Agent._unknown)
+            operation = _OPERATIONS.get(request["op"], Agent.unknown)
             return {**answer, "ok": True, **operation(self, request)}
         except RequestError as error:
             return {**answer, "ok": False, "error": str(error)}
 
-    # -- operations --
-
-    def _unknown(self, request: Json) -> Json:
+    def unknown(self, request: Json) -> Json:
         raise RequestError(f"unknown op; known are {', '.join(_OPERATIONS)}")
 
-    def _spawn(self, request: Json) -> Json:
+    def spawn(self, request: Json) -> Json:
         """From argv, env, cwd, log, ready: pid."""
         order = Order(request)
         if len(self._processes) >= MAX_PROCESSES:
@@ -356,13 +346,13 @@ class Agent:
             if pid == 0:
                 self._become_child(order, ready, failure)
         except OSError as error:
-            self._close(read_end, ready, failed, failure)
+            _close(read_end, ready, failed, failure)
             raise RequestError(f"cannot start a process: {error.strerror}") from None
-        self._close(ready, failure)
+        _close(ready, failure)
         with os.fdopen(failed, "rb") as pipe:
             reason = pipe.read()  # ends when the child has become the program
         if reason:
-            self._close(read_end)
+            _close(read_end)
             os.waitpid(pid, 0)
             raise RequestError(reason.decode("utf-8", "replace"))
         self._processes[pid] = Process(pid)
@@ -397,31 +387,24 @@ class Agent:
         finally:
             os._exit(127)
 
-    @staticmethod
-    def _close(*descriptors: int) -> None:
-        for descriptor in descriptors:
-            if descriptor >= 0:
-                os.close(descriptor)
-
-    def _signal(self, request: Json) -> Json:
+    def signal(self, request: Json) -> Json:
         """From pid, signal, group: nothing. With group also what an ended process left in it."""
         process, number = self._known(request), _integer(request, "signal")
         group = request.get("group", False) is True
         if process.exit is not None and not group:
             raise RequestError(f"process {process.pid} has ended")
         try:
-            (os.killpg if group else os.kill)(process.pid, number)
-        except ProcessLookupError:
-            pass
-        except OSError as error:
-            raise RequestError(f"signal {number}: {error.strerror}") from None
+            with contextlib.suppress(ProcessLookupError):
+                (os.killpg if group else os.kill)(process.pid, number)
+        except (OSError, OverflowError) as error:
+            raise RequestError(f"signal {number}: {error}") from None
         return {}
 
-    def _list(self, request: Json) -> Json:
+    def list(self, request: Json) -> Json:
         """From nothing: processes."""
         return {"processes": [process.describe() for process in self._processes.values()]}
 
-    def _reap(self, request: Json) -> Json:
+    def reap(self, request: Json) -> Json:
         """From pid: nothing. Forgets an ended process."""
         process = self._known(request)
         if process.exit is None:
@@ -434,8 +417,6 @@ class Agent:
         if process is None:
             raise RequestError(f"no process {request['pid']} was started here")
         return process
-
-    # -- children --
 
     def _became_ready(self, pid: int, descriptor: int) -> None:
         try:
@@ -479,10 +460,10 @@ class Agent:
 
 
 _OPERATIONS = {
-    "spawn": Agent._spawn,
-    "signal": Agent._signal,
-    "list": Agent._list,
-    "reap": Agent._reap,
+    "spawn": Agent.spawn,
+    "signal": Agent.signal,
+    "list": Agent.list,
+    "reap": Agent.reap,
 }
 
 

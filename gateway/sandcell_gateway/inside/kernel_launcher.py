@@ -32,6 +32,7 @@ class Launcher(IPKernelApp):
     """IPKernelApp whose publisher never drops, and which says when it serves."""
 
     name = "ipython-kernel"
+    kernel: Any
     ready_fd: int | None = None
 
     def _bind_socket(self, s: zmq.Socket[Any], port: int) -> int:
@@ -52,6 +53,11 @@ class Launcher(IPKernelApp):
 
         self.kernel.start = start_and_tell
 
+    def init_shell(self) -> None:
+        super().init_shell()  # type: ignore[no-untyped-call]
+        shell: Any = self.shell
+        shell.register_magic_function(LocalLines(self.kernel), "line_cell", "sandbox")
+
 
 class LocalLines:
     """`%sandbox` in here: skips the lines that the local kernel has done, refuses others.
@@ -62,12 +68,12 @@ class LocalLines:
 
     __name__ = "sandbox"
 
-    def __init__(self, kernel):
+    def __init__(self, kernel: Any) -> None:
         self._kernel = kernel
-        self._cell = None
+        self._cell = ""
         self._left = 0
 
-    def __call__(self, line, cell=None):
+    def __call__(self, line: str, cell: str | None = None) -> None:
         """Manage this session; `%sandbox` lines work at the top of a cell."""
         parent = self._kernel.get_parent()
         if parent["header"]["msg_id"] != self._cell:
