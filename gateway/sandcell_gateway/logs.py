@@ -15,6 +15,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     stream = stream or cast(TextIO, sys.stderr)
     number = logging.getLevelNamesMapping()[level.upper()]
     colors = stream.isatty()
+    # Plain tracebacks: the pretty ones show local variables, and so environments and tokens.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -22,7 +24,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.StackInfoRenderer(),
             *([] if colors else [structlog.processors.format_exc_info]),
-            structlog.dev.ConsoleRenderer() if colors else structlog.processors.JSONRenderer(),
+            console if colors else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.PrintLoggerFactory(stream),

@@ -12,7 +12,11 @@ from typing import Any
 
 import structlog
 from fastapi.encoders import jsonable_encoder
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import (
+    RequestValidationError,
+    ValidationException,
+    WebSocketRequestValidationError,
+)
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
@@ -48,7 +52,7 @@ def _transition(error: IllegalTransition) -> Problem:
     return _make(Code.CONFLICT, str(error))
 
 
-def _validation(error: RequestValidationError) -> Problem:
+def _validation(error: ValidationException) -> Problem:
     # Without `input`: it may hold the environment of a session.
     items = [
         {"place": [str(part) for part in item["loc"]], "reason": item["msg"]}
@@ -76,6 +80,7 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     GatewayError: _gateway,
     IllegalTransition: _transition,
     RequestValidationError: _validation,
+    WebSocketRequestValidationError: _validation,
     HTTPException: _http,
 }
 
