@@ -268,10 +268,11 @@ def make_plan(
     operations = [
         *_namespaces(spec.uid),
         Private("/", ROOT_BYTES),
+        # Before the image, which may lie in a /tmp that they would hide.
+        *_private(spec),
         *system,
         *_etc(USER_ID if spec.uid is None else spec.uid),
         *_image(spec.image),
-        *_private(spec),
         *(Content(f"{PROGRAMS}/{name}", data) for name, data in programs.items()),
         Show(str(spec.environment), ENVIRONMENT, writable=True),
         Show(str(spec.workspace), WORKSPACE, writable=True),
