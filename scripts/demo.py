@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import signal
 import sys
@@ -41,6 +42,8 @@ STOP_SECONDS = 20
 """How long the gateway may take to end after the notebook."""
 MAY_RAISE = "raises-exception"
 """Tag of a cell that shows an error on purpose."""
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+"""Colours of a traceback; here they would only be noise."""
 STAGES = ("connect", "create", "queue", "execute", "transfer")
 """Where the time of a cell can go, in the order of its way."""
 
@@ -152,13 +155,16 @@ def check(notebook: NotebookNode) -> None:
 def own_state() -> Generator[Path]:
     """Settings, state and runtime files of its own, so that the user's stay as they are.
 
+    Of the user's settings only SANDCELL_ENGINE counts.
+
     Set in the environment, where the kernel that nbclient starts finds them. The
     directory is short, because the paths of Unix sockets are.
     """
     directory = Path(tempfile.mkdtemp(prefix="sandcell-", dir="/tmp"))
     directory.chmod(0o755)
-    for name in [name for name in os.environ if name.startswith("SANDCELL_")]:
-        del os.environ[name]
+    for name in list(os.environ):
+        if name.startswith("SANDCELL_") and name != "SANDCELL_ENGINE":
+            del os.environ[name]
     os.environ.update(
         SANDCELL_STATE_DIR=str(directory / "state"),
         SANDCELL_RUNTIME_DIR=str(directory / "run"),
@@ -255,7 +261,7 @@ def show_logs(console: Console, state: Path) -> None:
         if log.is_file():
             console.print(f"[bold]{log.name}[/], the last lines:")
             lines = log.read_text(errors="replace").splitlines()[-15:]
-            console.print("\n".join(lines), markup=False, highlight=False)
+            console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> int:
@@ -269,7 +275,7 @@ def main() -> int:
         except Exception as error:
             kind = "" if isinstance(error, DemoFailed) else f"{type(error).__name__}: "
             console.print("[bold red]The demo failed.[/]")
-            console.print(f"{kind}{error}", markup=False, highlight=False)
+            console.print(ANSI.sub("", f"{kind}{error}"), markup=False, highlight=False)
             show_logs(console, state)
             return 1
     console.print()
