@@ -163,12 +163,14 @@ class BubblewrapEngine(Engine):
         try:
             first = ProcessRef.from_json(state["first"])
             launcher = ProcessRef.from_json(state["launcher"])
-            return BubblewrapSandbox(spec, first, launcher)
+            sandbox = BubblewrapSandbox(spec, first, launcher)
         except ProcessLookupError:
             raise SandboxGone(_recorded_exit(spec)) from None
         except (KeyError, TypeError, ValueError) as error:
             detail = f"left no usable record ({error!r})"
             raise SandboxGone(Exit(None, detail=detail)) from error
+        await sandbox.raise_if_ended()
+        return sandbox
 
 
 class BubblewrapSandbox(LocalSandbox):

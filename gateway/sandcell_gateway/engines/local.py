@@ -34,7 +34,7 @@ from sandcell_gateway.engines.base import (
     SandboxGone,
     SandboxSpec,
 )
-from sandcell_gateway.identity import ProcessRef, wait_pidfd, wait_readable
+from sandcell_gateway.identity import ProcessRef, pidfd_ended, wait_pidfd, wait_readable
 
 START_TIMEOUT = 60.0
 """Seconds for the agent to listen."""
@@ -275,6 +275,13 @@ class LocalSandbox(Sandbox):
         """Whether the first process itself listens there (SO_PEERCRED, unix(7))."""
         pid, _, _ = _PEER.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
         return bool(pid == self._first.pid and self._first.alive())
+
+    async def raise_if_ended(self) -> None:
+        """For adoption: a zombie is no sandbox. Raises `SandboxGone`, with the handles released."""
+        if pidfd_ended(self._pidfd):
+            how = await self.wait()
+            await self.aclose()
+            raise SandboxGone(how)
 
     def _raise_if_gone(self) -> None:
         if not self._first.alive():

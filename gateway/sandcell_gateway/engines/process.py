@@ -101,11 +101,13 @@ class ProcessEngine(Engine):
             detail = f"left no usable record ({error!r})"
             raise SandboxGone(Exit(None, detail=detail)) from error
         try:
-            return ProcessSandbox(spec, first, mark)
+            sandbox = ProcessSandbox(spec, first, mark)
         except ProcessLookupError:
             # The agent may have been killed alone, and nobody was there to see.
             await _end_all(None, mark)
             raise SandboxGone(Exit(None)) from None
+        await sandbox.raise_if_ended()
+        return sandbox
 
 
 class ProcessSandbox(LocalSandbox):
