@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.engines.places import make_spec, start
-
 from sandcell_gateway.engines import registry
+from tests.engines.places import make_spec, start
 
 
 def die(state: dict[str, Any]) -> None:
