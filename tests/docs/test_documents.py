@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from sandcell.cli import app
+from sandcell_magics.commands import COMMANDS
 from tests.docs.documents import DOCUMENTS, ROOT, commands, links
 
 SECTIONS = ["Backwards-incompatible changes", "Added", "Changed", "Deprecated", "Fixed"]
@@ -75,6 +76,11 @@ def test_scripts_without_suffix_can_be_executed(script: Path) -> None:
 def test_links_lead_somewhere(document: Path, target: str) -> None:
     name, _, _anchor = target.partition("#")
     assert not name or (document.parent / name).exists()
+
+
+def test_the_guide_lists_every_sandbox_command() -> None:
+    listed = re.findall(r"^\| `%sandbox (\w+)` \|", (ROOT / "docs" / "guide.md").read_text(), re.M)
+    assert listed == list(COMMANDS)
 
 
 def test_every_document_is_reachable_from_the_readme() -> None:
