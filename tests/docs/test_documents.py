@@ -79,7 +79,9 @@ def test_links_lead_somewhere(document: Path, target: str) -> None:
 
 
 def test_the_guide_lists_every_sandbox_command() -> None:
-    listed = re.findall(r"^\| `%sandbox (\w+)` \|", (ROOT / "docs" / "guide.md").read_text(), re.M)
+    listed = re.findall(
+        r"^\| `%sandbox (\w+)` \|", (ROOT / "docs" / "guide.md").read_text(), re.MULTILINE
+    )
     assert listed == list(COMMANDS)
 
 
