@@ -172,6 +172,6 @@ def main() -> None:
     try:
         app()
     except SandcellError as error:
-        sentences = [str(error).rstrip("."), *([error.hint.rstrip(".")] if error.hint else [])]
-        sys.stderr.write(f"error: {plain('. '.join(sentences))}.\n")
+        parts = [" ".join(part.split()).rstrip(".") for part in (str(error), error.hint or "")]
+        sys.stderr.write(f"error: {plain('. '.join(filter(None, parts)))}.\n")
         sys.exit(1)

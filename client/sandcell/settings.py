@@ -59,37 +59,39 @@ class ClientSettings(BaseSettings):
     )
 
     url: str | None = Field(
-        None,
+        default=None,
         pattern=r"^https?://[^\s/]+",
         description="Address of the gateway, as in https://host:8621. "
         "Default: the embedded gateway, started when needed.",
     )
-    token: SecretStr | None = Field(None, description="Token for the gateway at `url`.")
+    token: SecretStr | None = Field(default=None, description="Token for the gateway at `url`.")
     session: str | None = Field(
-        None, description="Name or id of the session that a kernel attaches to."
+        default=None, description="Name or id of the session that a kernel attaches to."
     )
     profile: str | None = Field(
-        None, description="Table [profiles.NAME] of config.toml to take values from."
+        default=None, description="Table [profiles.NAME] of config.toml to take values from."
     )
     close_grace: float = Field(
-        60.0,
+        default=60.0,
         ge=0,
         description="Seconds for which an unnamed session is kept after its kernel was shut down.",
     )
     hold: float = Field(
-        15.0,
+        default=15.0,
         ge=0,
         description="Seconds for which a session is kept after its kernel was killed, for the "
         "kernel that takes it over.",
     )
     connect_timeout: float = Field(
-        10.0, gt=0, description="Seconds to wait for a connection to the gateway."
+        default=10.0, gt=0, description="Seconds to wait for a connection to the gateway."
     )
     request_timeout: float = Field(
-        60.0, gt=0, description="Seconds to wait for an answer, on top of what was asked for."
+        default=60.0,
+        gt=0,
+        description="Seconds to wait for an answer, on top of what was asked for.",
     )
     start_timeout: float = Field(
-        30.0, gt=0, description="Seconds to wait for the embedded gateway to start."
+        default=30.0, gt=0, description="Seconds to wait for the embedded gateway to start."
     )
     state_dir: Path = Field(
         default_factory=default_state_dir,

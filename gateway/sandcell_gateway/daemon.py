@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 LOCK_WAIT = 20.0
 """Seconds to wait for an earlier daemon that is about to end."""
 IDLE_POLL = 0.25
-"""Most seconds between two looks at whether anybody needs the daemon."""
+"""Seconds between two looks at whether anybody needs the daemon."""
+FIRST_WAIT = 10.0
+"""Seconds that a fresh daemon waits at least for whoever had it started."""
 READY = b"1"
 FAILED = b"0"
 """First byte on the ready pipe; after `FAILED` comes the reason as text."""
@@ -130,13 +132,14 @@ def _serve(settings: GatewaySettings, ready: ReadyPipe) -> None:
 async def _stop_when_idle(
     settings: GatewaySettings, server: Server, services: list[SessionService], path: Path
 ) -> None:
-    needed = time.monotonic()
-    pause = min(IDLE_POLL, settings.embedded_idle / 4 or IDLE_POLL)
+    needed, patience = time.monotonic(), max(settings.embedded_idle, FIRST_WAIT)
     while True:
-        await asyncio.sleep(pause)
-        if not server.started or server.connected or any(service.live for service in services):
+        await asyncio.sleep(IDLE_POLL)
+        if server.connected or any(service.live for service in services):
+            needed, patience = time.monotonic(), settings.embedded_idle
+        elif not server.started:
             needed = time.monotonic()
-        elif time.monotonic() - needed >= settings.embedded_idle:
+        elif time.monotonic() - needed >= patience:
             break
     # From here on a client finds no socket, and starts the next daemon, which waits for our lock.
     path.unlink(missing_ok=True)

@@ -67,13 +67,13 @@ class GatewaySettings(BaseSettings):
         env_prefix="SANDCELL_", extra="forbid", frozen=True, env_ignore_empty=True
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8621, ge=0, le=65535, description="TCP port; 0 takes a free one.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8621, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     socket: Path | None = Field(
-        None, description="Listen on this Unix socket too; its peers need no token."
+        default=None, description="Listen on this Unix socket too; its peers need no token."
     )
     token: SecretStr | None = Field(
-        None,
+        default=None,
         description="Token that clients on TCP must send. Default: one made in a 0600 file.",
         json_schema_extra=NOT_AN_OPTION,
     )
@@ -86,7 +86,7 @@ class GatewaySettings(BaseSettings):
         description=f"Local directory for sockets and locks; at most {MAX_RUNTIME_PATH} bytes.",
     )
     engine: str = Field(
-        "auto", description="How sandboxes are made: auto takes the strongest that works."
+        default="auto", description="How sandboxes are made: auto takes the strongest that works."
     )
     allowed_hosts: list[str] = Field(
         default_factory=list[str],
@@ -98,19 +98,23 @@ class GatewaySettings(BaseSettings):
         description="Origins of web pages that may talk to the gateway, besides its own.",
     )
     embedded_idle: float = Field(
-        60.0,
-        ge=0,
+        default=60.0,
+        ge=1,
         description="Seconds without a live session or a connection after which the embedded "
         "gateway exits.",
     )
     keep_closed: float = Field(
-        7 * 86400.0, ge=0, description="Seconds for which closed sessions stay in the store."
+        default=7 * 86400.0,
+        ge=0,
+        description="Seconds for which closed sessions stay in the store.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severity that is logged."
+        default="info", description="Least severity that is logged."
     )
     log_bytes: int = Field(
-        4 << 20, ge=4096, description="Size in bytes beyond which a start puts the log file aside."
+        default=4 << 20,
+        ge=4096,
+        description="Size in bytes beyond which a start puts the log file aside.",
     )
 
     @classmethod

@@ -12,19 +12,21 @@ import structlog
 from sandcell import AsyncClient
 from sandcell_gateway import logs
 from sandcell_gateway.sessions import engines, processes
-from tests.gateway.support import FAKE_SHIM, ROOT, Gateway, running_gateway
+from tests.gateway.support import FAKE_SHIM, PATIENCE, ROOT, Gateway, running_gateway
 from tests.support.home import Home
 
 
 @pytest.fixture
-def fake_shims(home: Home, monkeypatch: pytest.MonkeyPatch) -> Home:
+def fake_shims(home: Home, monkeypatch: pytest.MonkeyPatch) -> Generator[Home]:
     """Sessions have shims that need no engine; see `fake_shim` for what they can do wrong."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setattr(processes, "SHIM_MODULE", FAKE_SHIM)
     monkeypatch.setattr(
         engines.EngineChoice, "_choose", lambda self: engines.Chosen("process", False)
     )
-    return home
+    yield home
+    while processes.LEFT_RUNNING:
+        processes.LEFT_RUNNING.pop().wait(PATIENCE)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 
-from sandcell import AsyncClient, ClientSettings
+from sandcell import AsyncClient
 from sandcell_gateway import paths
 from sandcell_gateway.app import create_app
 from sandcell_gateway.auth import Authenticator
@@ -60,7 +60,7 @@ class Gateway:
         return service
 
     def client(self, token: str = TOKEN) -> AsyncClient:
-        return AsyncClient(settings=ClientSettings(url=self.url, token=token))
+        return AsyncClient(self.url, token)
 
     def state(self, session_id: object) -> Path:
         return self.settings.state_dir / paths.SESSIONS / str(session_id)
@@ -140,13 +140,22 @@ def gateway_program(environ: dict[str, str], *arguments: str) -> Generator[Progr
         process.communicate(timeout=PATIENCE)
 
 
-def wait_for(condition: Any, what: str) -> None:
+def wait_for(condition: Callable[[], object], what: str) -> None:
     """Poll until it holds, for what has no event in this process."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {PATIENCE:g} s for: {what}")
         time.sleep(0.01)
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """The same without holding up a gateway in this loop."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {PATIENCE:g} s for: {what}")
+        await asyncio.sleep(0.01)
 
 
 def alive(pid: int) -> bool:

@@ -67,6 +67,7 @@ class Transport:
     def _deliver(self, request: ApiRequest) -> httpx.Response:
         failure: httpx.HTTPError | None = None
         for _ in range(1 if self.remote else ATTEMPTS):
+            self.ensure()
             try:
                 return self._try(request)
             except httpx.TimeoutException as error:
@@ -75,10 +76,9 @@ class Transport:
                     hint="Try again, or raise SANDCELL_REQUEST_TIMEOUT.",
                 ) from error
             except httpx.HTTPError as error:
-                failure = error
                 # An embedded gateway that just stops drops what it has not begun to
                 # answer, so it may be sent again, to the next one.
-                self.ensure()
+                failure = error
         raise GatewayUnreachable(
             f"cannot reach {self._place}: {failure or 'unknown'}",
             hint="Does it run? Is SANDCELL_URL right?" if self.remote else "Run `sandcell doctor`.",

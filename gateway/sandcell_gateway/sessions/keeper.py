@@ -35,6 +35,8 @@ MAX_CRASHES = 3
 """Ends of a shim within `CRASH_WINDOW` after which it is not started again."""
 CRASH_WINDOW = 60.0
 """Seconds."""
+LINK_WAIT = 30.0
+"""Seconds for a line to a shim that is asked to close; it may have just been started."""
 CLOSE_TIMEOUT = 30.0
 """Seconds for a shim to end its sandbox and itself."""
 LINK_TIMEOUT = 60.0
@@ -329,7 +331,7 @@ class Keeper:
     async def _end_shim(self, shim: Shim) -> None:
         try:
             ended = shim.process.ended
-            await self.changed.until(lambda: bool(shim.link) or ended.is_set(), CLOSE_TIMEOUT)
+            await self.changed.until(lambda: bool(shim.link) or ended.is_set(), LINK_WAIT)
             if shim.link is not None and not ended.is_set():
                 await shim.link.request("close", timeout=CLOSE_TIMEOUT)
         except ShimUnreachable:

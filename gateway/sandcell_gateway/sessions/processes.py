@@ -18,6 +18,8 @@ from sandcell_gateway.sessions.places import Places
 
 SHIM_MODULE = "sandcell_gateway.shim"
 BACKLOG = 128
+LEFT_RUNNING: list[subprocess.Popen[bytes]] = []
+"""Shims that this gateway leaves to the next; a forgotten Popen would complain."""
 _SCRUBBED = ("JPY_", "JUPYTERHUB_", "SANDCELL_TOKEN")
 """Beginnings of variables that a shim must not inherit."""
 
@@ -86,6 +88,8 @@ class ShimProcess:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+        if self._child is not None and self._child.returncode is None:
+            LEFT_RUNNING.append(self._child)
 
     def _exited(self) -> None:
         if self._child is not None:

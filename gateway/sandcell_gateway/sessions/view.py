@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from sandcell_gateway.store.tables import SessionRow
 from sandcell_wire.models import Reason, SessionModel
 from sandcell_wire.states import Event, IllegalTransition, Status, next_status
 
-_EVENTS: dict[Status, tuple[Event, ...]] = {
-    Status.INITIALIZING: (Event.RESTART, Event.RESUME),
-    Status.IDLE: (Event.READY, Event.DONE, Event.RESUME),
-    Status.ACTIVE: (Event.BUSY,),
-    Status.PAUSED: (Event.PAUSE,),
-    Status.HIBERNATED: (Event.HIBERNATE,),
-    Status.ERROR: (Event.FAIL,),
-    Status.COMPLETED: (Event.COMPLETE,),
-    Status.TERMINATED: (Event.CLOSE,),
-}
-"""By which events a reported status may have been reached."""
-
 
 def follow(known: Status, reported: Status) -> Status:
-    """Go from the known to the reported status through the table of transitions.
+    """Go from the known to the reported status by the table of transitions.
 
-    A report may skip a status that came while no gateway listened; then the way leads
-    through `initializing`. Raises `IllegalTransition` when there is no way.
+    A report may come several moves later, after a time in which no gateway listened.
+    Raises `IllegalTransition` when no moves lead there.
     """
-    if known is reported:
-        return known
-    events = _EVENTS[reported]
-    for event in events:
-        try:
-            return next_status(known, event)
-        except IllegalTransition:
-            continue
-    fresh = next_status(known, Event.RESTART)
-    for event in events:
-        try:
-            return next_status(fresh, event)
-        except IllegalTransition:
-            continue
-    raise IllegalTransition(known, events[0])
+    reached, todo = {known}, deque([known])
+    while todo:
+        status = todo.popleft()
+        if status is reported:
+            return status
+        for event in Event:
+            with suppress(IllegalTransition):
+                after = next_status(status, event)
+                if after not in reached:
+                    reached.add(after)
+                    todo.append(after)
+    raise IllegalTransition(known, _LEADS_TO[reported])
+
+
+_LEADS_TO = {
+    Status.INITIALIZING: Event.RESTART,
+    Status.IDLE: Event.READY,
+    Status.ACTIVE: Event.BUSY,
+    Status.PAUSED: Event.PAUSE,
+    Status.HIBERNATED: Event.HIBERNATE,
+    Status.COMPLETED: Event.COMPLETE,
+    Status.TERMINATED: Event.CLOSE,
+    Status.ERROR: Event.FAIL,
+}
+"""The event to name when a status cannot be reached."""
 
 
 def stored_status(status: Status) -> Status:
