@@ -338,8 +338,8 @@ async def test_all_that_wait_learn_of_the_end(running: Running) -> None:
     await running.sandbox.kill()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     # Where processes are ended one by one, the agent may still tell of this one.
-    told = results[0].exit if isinstance(results[0], SandboxGone) else results[0]
-    assert [how.signal for how in (told, results[2], results[3])] == [signal.SIGKILL] * 3
+    ends = [found.exit if isinstance(found, SandboxGone) else found for found in results]
+    assert [getattr(ends[n], "signal", None) for n in (0, 2, 3)] == [signal.SIGKILL] * 3
     assert results[1] is True
     with pytest.raises(SandboxGone):
         await running.agent.processes()

@@ -40,6 +40,8 @@ MAX_LINE = 1 << 20
 MAX_PENDING = 8 << 20
 """Bytes waiting for one reader before it is dropped."""
 MAX_CONNECTIONS = 16
+BACKLOG = 128
+"""More than MAX_CONNECTIONS, so that those from inside, which are refused, block nobody."""
 MAX_PROCESSES = 1024
 """Processes remembered, running or ended; `reap` forgets one."""
 LOG_BYTES = 16 << 20
@@ -61,7 +63,7 @@ class Lines:
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that are complete now. Raises `RequestError` for one that is too long."""
         self._rest += data
-        *lines, rest = bytes(self._rest).split(b"\n") if b"\n" in data else [bytes(self._rest)]
+        *lines, rest = bytes(self._rest).split(b"\n")
         if any(len(line) > MAX_LINE for line in [*lines, rest]):
             raise RequestError(f"a line has more than {MAX_LINE} bytes")
         self._rest = bytearray(rest)
@@ -74,10 +76,9 @@ def parse(line: bytes) -> Json:
         request: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise RequestError(f"not JSON: {error}"[:200]) from None
-    fields: Json = request if isinstance(request, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(fields.get("op"), str):
-        raise RequestError('expected an object with "op"')
-    return fields
+    if not isinstance(request, dict):
+        raise RequestError("expected an object")
+    return request  # pyright: ignore[reportUnknownVariableType]
 
 
 def _is_texts(value: Any) -> bool:
@@ -248,7 +249,7 @@ class Agent:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         listener.bind(path)
         os.chmod(path, 0o600)
-        listener.listen(MAX_CONNECTIONS)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
         self._watch(listener, self._accept)
         return listener
@@ -326,7 +327,7 @@ class Agent:
         try:
             request = parse(line)
             answer["id"] = request.get("id")
-            operation = _OPERATIONS.get(request["op"], Agent.unknown)
+            operation = _OPERATIONS.get(str(request.get("op")), Agent.unknown)
             return {**answer, "ok": True, **operation(self, request)}
         except RequestError as error:
             return {**answer, "ok": False, "error": str(error)}
