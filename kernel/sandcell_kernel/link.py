@@ -156,7 +156,7 @@ class Link:
             except SandcellError as error:
                 log.warning("restart: %s", error)  # the next cell tries again and tells
         else:
-            self._router.notice = (
+            self._router.notify(
                 f"sandcell: continuing session {str(session.id)[:8]} with its variables\n"
             )
         return session
@@ -287,7 +287,7 @@ class Link:
         if self._after is None:
             self._after = self._router.last_seq = hello["seq"]
         if not hello["isolated"] and self._isolated:
-            self._router.notice += NO_ISOLATION.format(engine=hello["engine"]) + "\n"
+            self._router.notify(NO_ISOLATION.format(engine=hello["engine"]) + "\n")
         self._engine, self._isolated = hello["engine"], hello["isolated"]
         self._router.connected()
 

@@ -104,8 +104,7 @@ class Router:
     state: State = State.WAITING
     last_seq: int = 0
     """The number of the newest message from the session."""
-    notice: str = ""
-    """A line for the next cell's stderr, shown once."""
+    _notice: str = ""
     why: str = ""
     """Why the session cannot be had, when `state` is failed."""
     _open: OrderedDict[str, _Open] = field(default_factory=OrderedDict[str, _Open])
@@ -161,9 +160,9 @@ class Router:
             if self.detaches:
                 self._held_interrupt = message
                 return
-        if head.msg_type == "execute_request" and self.notice:
-            self._publish(request, "stream", {"name": "stderr", "text": self.notice})
-            self.notice = ""
+        if head.msg_type == "execute_request" and self._notice:
+            self._publish(request, "stream", {"name": "stderr", "text": self._notice})
+            self._notice = ""
         self._to_session(head.msg_id, message)
         if self.state is State.FAILED:
             self.state = State.WAITING
@@ -395,6 +394,13 @@ class Router:
         for request in self._open.values():
             if request.envelope.msg_type == "execute_request":
                 self._publish(request, "stream", {"name": "stderr", "text": text})
+
+    def notify(self, text: str) -> None:
+        """Show lines once: under the cells that run or wait, or else under the next one."""
+        if self.waits:
+            self.tell(text)
+        else:
+            self._notice += text
 
     def starting(self) -> None:
         """Tell front ends that this kernel process has begun."""

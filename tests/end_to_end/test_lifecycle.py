@@ -89,8 +89,7 @@ def test_jupyters_restart_keeps_session_and_files(home: Home) -> None:
     with kernel("sandcell", home.environ, home.path) as started:
         started.front.run("variable = 1; open('kept.txt', 'w').write('kept')")
         (before,) = sessions()
-        started.manager.restart_kernel()
-        started.front.client.wait_for_ready(timeout=TIMEOUT)
+        started.restart()
         assert started.front.run("variable").error == "NameError"
         assert started.front.value("open('kept.txt').read()") == "'kept'"
         (after,) = sessions()
@@ -101,8 +100,7 @@ def test_jupyters_restart_keeps_session_and_files(home: Home) -> None:
 def test_kill_9_of_the_local_kernel_and_jupyters_restart_reattach(home: Home) -> None:
     with kernel("sandcell", home.environ, home.path) as started:
         started.front.run("variable = 'kept'")
-        started.manager.restart_kernel(now=True)  # SIGKILL, same connection file
-        started.front.client.wait_for_ready(timeout=TIMEOUT)
+        started.restart(now=True)  # SIGKILL, same connection file
         assert started.front.value("variable") == "'kept'"
         assert len(sessions()) == 1
 

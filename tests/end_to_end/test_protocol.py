@@ -164,9 +164,6 @@ def test_user_expressions(running: Kernel) -> None:
         pytest.param("import time\nprint('go', flush=True)\ntime.sleep(60)", id="sleep"),
         pytest.param("print('go', flush=True)\nwhile True: pass", id="busy-loop"),
         pytest.param("import os\nprint('go', flush=True)\nos.system('sleep 60')\n1/0", id="child"),
-        pytest.param(
-            "import asyncio\nprint('go', flush=True)\nawait asyncio.sleep(60)", id="await"
-        ),
     ],
 )
 def test_an_interrupt_ends_the_cell_and_the_next_one_runs(running: Kernel, code: str) -> None:
@@ -175,7 +172,20 @@ def test_an_interrupt_ends_the_cell_and_the_next_one_runs(running: Kernel, code:
             running.manager.interrupt_kernel()
 
     result = running.front.run(code, seen=interrupt)
-    assert result.error in {"KeyboardInterrupt", "CancelledError", "ZeroDivisionError"}
+    assert result.error in {"KeyboardInterrupt", "ZeroDivisionError"}
+    assert running.front.value("40 + 2") == "42"
+
+
+def test_an_interrupt_ends_an_await(running: Kernel) -> None:
+    if not running.sandboxed:
+        pytest.skip("ipykernel 7.4 sees the interrupt only when the next message wakes its loop")
+
+    def interrupt(message: Message) -> None:
+        if message["content"].get("text") == "go\n":
+            running.manager.interrupt_kernel()
+
+    code = "import asyncio\nprint('go', flush=True)\nawait asyncio.sleep(60)"
+    assert running.front.run(code, seen=interrupt).error == "CancelledError"
     assert running.front.value("40 + 2") == "42"
 
 
@@ -294,7 +304,6 @@ def test_a_sliders_callback_runs_and_its_output_comes_back(running: Kernel) -> N
 def test_a_restart_gives_a_fresh_interpreter(name: str, home_factory: MakeHome) -> None:
     with home_factory() as home, kernel(name, home.environ, home.path) as started:
         started.front.run("variable = 1\nopen('kept.txt', 'w').write('still here')")
-        started.manager.restart_kernel()
-        started.front.client.wait_for_ready(timeout=TIMEOUT)
+        started.restart()
         assert started.front.run("variable").error == "NameError"
         assert started.front.value("open('kept.txt').read()") == "'still here'"

@@ -22,6 +22,7 @@ class World:
         self.records: list[tuple[Message, Kind, str]] = []
         self.sent: list[Message] = []
         self.woken = 0
+        self.interrupts = 0
         self.active: list[bool] = []
         self.dropped: list[str] = []
         self.broker = Broker(self, "interp")
@@ -39,6 +40,9 @@ class World:
 
     def to_kernel(self, message: Message) -> None:
         self.sent.append(message)
+
+    def interrupt(self) -> None:
+        self.interrupts += 1
 
     def wake(self) -> None:
         self.woken += 1
@@ -219,12 +223,12 @@ def test_an_interrupt_hits_only_what_it_was_meant_for() -> None:
     late = make("control", "interrupt_request", {}, session="c")
     late.metadata = dumps({"sandcell": {"executions": [envelope(first).msg_id]}})
     world.broker.from_client("a", 0, late)
-    assert world.sent == [first, second]
+    assert world.interrupts == 0
     assert world.last("interrupt_reply") == {"status": "ok"}
     meant = make("control", "interrupt_request", {}, session="c")
     meant.metadata = dumps({"sandcell": {"executions": [envelope(second).msg_id]}})
     world.broker.from_client("a", 0, meant)
-    assert world.sent[-1] is meant
+    assert world.interrupts == 1
 
 
 def test_an_interrupt_aborts_what_still_queues_and_answers_at_once() -> None:

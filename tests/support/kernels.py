@@ -72,12 +72,11 @@ class FrontEnd:
                 idle = self._one_iopub(msg_id, result, seen, wait=not prompts)
             if prompts:
                 self._one_prompt(prompts)
-            with contextlib.suppress(queue.Empty):
-                reply = get_reply(timeout=0.0 if not idle else TIMEOUT)
-                if reply["parent_header"].get("msg_id") == msg_id:
-                    result.reply = reply
-                elif idle and reply["parent_header"].get("msg_type") == "kernel_info_request":
-                    continue
+            if not result.reply:
+                with contextlib.suppress(queue.Empty):
+                    reply = get_reply(timeout=TIMEOUT if idle else 0)
+                    if reply["parent_header"].get("msg_id") == msg_id:
+                        result.reply = reply
         return result
 
     def _one_iopub(
@@ -139,6 +138,12 @@ class Kernel:
     def sandboxed(self) -> bool:
         return self.name == "sandcell"
 
+    def restart(self, *, now: bool = False) -> None:
+        """Restart as jupyter_client does, by request or (`now`) with SIGKILL, and reconnect."""
+        self.front.client.stop_channels()
+        self.manager.restart_kernel(now=now)
+        self.front = FrontEnd(_client(self.manager))
+
     @contextlib.contextmanager
     def another_front_end(self) -> Iterator[FrontEnd]:
         """A second client of the same kernel."""
@@ -146,12 +151,26 @@ class Kernel:
             yield front
 
 
-@contextlib.contextmanager
-def connected(manager: KernelManager) -> Iterator[FrontEnd]:
-    client = manager.client()
+def _client(manager: KernelManager) -> BlockingKernelClient:
+    # Not manager.client(): those share one session, and so one ZMQ identity.
+    client = BlockingKernelClient()
+    client.load_connection_info(manager.get_connection_info())
     client.start_channels()
+    # A kernel on a busy machine may miss a beat; the client would take it for dead.
+    client.hb_channel.time_to_dead = TIMEOUT
     try:
         client.wait_for_ready(timeout=TIMEOUT)
+    except BaseException:
+        client.stop_channels()
+        raise
+    return client
+
+
+@contextlib.contextmanager
+def connected(manager: KernelManager) -> Iterator[FrontEnd]:
+    """A front end of a running kernel."""
+    client = _client(manager)
+    try:
         yield FrontEnd(client)
     finally:
         client.stop_channels()
@@ -165,9 +184,12 @@ def kernel(name: str, environ: Mapping[str, str], directory: Path) -> Iterator[K
     manager = KernelManager(kernel_name=name)
     manager.connection_file = str(runtime / f"kernel-{time.monotonic_ns()}.json")
     manager.start_kernel(env=dict(environ), cwd=str(directory))
+    started = None
     try:
-        with connected(manager) as front:
-            yield Kernel(name, manager, front)
+        started = Kernel(name, manager, FrontEnd(_client(manager)))
+        yield started
     finally:
+        if started is not None:
+            started.front.client.stop_channels()
         manager.shutdown_kernel()
         manager.cleanup_resources()

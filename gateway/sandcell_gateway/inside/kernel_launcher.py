@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 import zmq
 from ipykernel.kernelapp import IPKernelApp
 from IPython.core.error import UsageError
+from tornado.ioloop import IOLoop
 
 CONNECTION = "SANDCELL_CONNECTION"
 READY_FD = "SANDCELL_READY_FD"
@@ -47,6 +50,7 @@ class Launcher(IPKernelApp):
 
         def start_and_tell() -> None:
             start()
+            wake_by_signals()
             if self.ready_fd is not None:
                 os.write(self.ready_fd, b"r")
                 os.close(self.ready_fd)
@@ -57,6 +61,20 @@ class Launcher(IPKernelApp):
         super().init_shell()  # type: ignore[no-untyped-call]
         shell: Any = self.shell
         shell.register_magic_function(LocalLines(self.kernel), "line_cell", "sandbox")
+
+
+def wake_by_signals():
+    """Let a signal wake the event loop.
+
+    ipykernel ends an interrupted `await` by a callback that its SIGINT handler adds;
+    asleep in the selector, the loop would not look at it before the next message.
+    """
+    loop = IOLoop.current().asyncio_loop
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    loop.add_reader(reader, reader.recv, 4096)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
 
 
 class LocalLines:

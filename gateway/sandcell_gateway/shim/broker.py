@@ -62,6 +62,10 @@ class Ports(Protocol):
         """Send it on its channel."""
         ...
 
+    def interrupt(self) -> None:
+        """Interrupt what the interpreter runs."""
+        ...
+
     def wake(self) -> None:
         """An execute came while no interpreter runs: start one."""
         ...
@@ -218,11 +222,9 @@ class Broker:
             self._queued = [queued for queued in self._queued if not queued.executes]
             for queued in waiting:
                 self._answer(queued, Cause("KeyboardInterrupt", "interrupted before it started"))
-            self._finish(request, {"status": "ok"})
-        elif not self.ready or (meant and not any(name in self.open for name in meant)):
-            self._finish(request, {"status": "ok"})
-        else:
-            self._send(request)
+        elif self.ready and (not meant or any(name in self.open for name in meant)):
+            self.ports.interrupt()
+        self._finish(request, {"status": "ok"})
 
     # -- from the kernel ---------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import signal
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -105,10 +106,19 @@ class ShimSession:
         await done
 
     def interrupt(self) -> None:
-        """SIGINT to whatever runs."""
+        """SIGINT to the interpreter's process group, as Jupyter does it.
+
+        A signal from outside rather than ipykernel's own `interrupt_request`: its
+        control thread may be waiting for code that holds the GIL.
+        """
         if self._interpreter is not None:
-            message = self._broker.make("control", "interrupt_request", {}, b"{}")
-            self._interpreter.send(message)
+            self._spawn(self._signal(self._interpreter.state.pid, signal.SIGINT))
+
+    async def _signal(self, pid: int, number: signal.Signals) -> None:
+        if self._agent is not None:
+            # One that has ended meanwhile needs no interrupt; its watcher tells of it.
+            with contextlib.suppress(EngineError, SandboxGone):
+                await self._agent.signal(pid, number, group=True)
 
     # -- starting ----------------------------------------------------------------------
 
@@ -217,10 +227,10 @@ class ShimSession:
         """Raises `SandboxGone` with the interpreter's exit when it has ended."""
         assert self._agent is not None
         for process in await self._agent.processes():
-            if process.pid == pid and process.running:
-                return
+            if process.pid == pid and process.exit is not None:
+                raise SandboxGone(process.exit)
             if process.pid == pid:
-                raise SandboxGone(process.exit or Exit(None))
+                return
         raise SandboxGone(Exit(None))
 
     async def _resume_requests(self, interpreter: Interpreter) -> None:
@@ -289,7 +299,7 @@ class ShimSession:
             async with asyncio.timeout(10):
                 for process in await self._agent.processes():
                     if process.pid == pid and process.exit is None:
-                        await self._agent.signal(pid, 9, group=True)
+                        await self._agent.signal(pid, signal.SIGKILL, group=True)
                         await self._agent.wait_exit(pid)
                 await self._agent.reap(pid)
         except (EngineError, SandboxGone, OSError, TimeoutError):
