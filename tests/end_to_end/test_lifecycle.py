@@ -13,14 +13,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 
 import sandcell
 from tests.support import gateways
 from tests.support.gateways import eventually
 from tests.support.home import Home
-from tests.support.kernels import TIMEOUT, FrontEnd, kernel
+from tests.support.kernels import TIMEOUT, FrontEnd, connect, kernel
 
 pytestmark = pytest.mark.linux
 
@@ -115,9 +114,7 @@ class RawKernel:
             env=home.environ,
             cwd=home.path,
         )
-        self.client = BlockingKernelClient()
-        self.client.load_connection_info(json.loads(connection_file.read_text()))
-        self.client.start_channels()
+        self.client = connect(json.loads(connection_file.read_text()))
         self.front = FrontEnd(self.client)
 
     def shut_down(self) -> None:
@@ -147,12 +144,10 @@ def raw_kernel(home: Home, connection_file: Path) -> Iterator[RawKernel]:
 )
 def test_vs_codes_restart(home: Home, sig: int, variables: str) -> None:
     with raw_kernel(home, home.path / "one.json") as first:
-        first.client.wait_for_ready(timeout=TIMEOUT)
         first.front.run("variable = 1; open('kept.txt', 'w').write('kept')")
         (before,) = sessions()
         first.end(sig)
     with raw_kernel(home, home.path / "two.json") as second:
-        second.client.wait_for_ready(timeout=TIMEOUT)
         assert second.front.value("open('kept.txt').read()") == "'kept'"
         assert second.front.run("variable").error == variables
         (after,) = sessions()
@@ -163,7 +158,6 @@ def test_vs_codes_restart(home: Home, sig: int, variables: str) -> None:
 def test_a_terminated_kernel_is_held_and_then_closed(home: Home) -> None:
     held = Home(home.path, home.state, home.runtime, home.environ | {"SANDCELL_HOLD": "0.5"})
     with raw_kernel(held, home.path / "one.json") as raw:
-        raw.client.wait_for_ready(timeout=TIMEOUT)
         raw.front.run("pass")
         raw.end(signal.SIGTERM)
     eventually("the session closes", lambda: sessions() == [])
@@ -195,7 +189,6 @@ def test_a_kernel_ends_when_its_parent_is_killed(home: Home) -> None:
 
 def test_ctrl_c_in_the_terminal_does_not_end_the_kernel(home: Home) -> None:
     with raw_kernel(home, home.path / "one.json") as raw:
-        raw.client.wait_for_ready(timeout=TIMEOUT)
         os.kill(raw.process.pid, signal.SIGINT)
         assert raw.front.value("1 + 1") == "2"
         raw.shut_down()
@@ -203,7 +196,6 @@ def test_ctrl_c_in_the_terminal_does_not_end_the_kernel(home: Home) -> None:
 
 def test_a_cell_that_waits_when_the_kernel_shuts_down_does_not_hold_it(home: Home) -> None:
     with raw_kernel(home, home.path / "one.json") as raw:
-        raw.client.wait_for_ready(timeout=TIMEOUT)
         raw.client.execute("import time; time.sleep(600)")
         began = time.monotonic()
         raw.shut_down()

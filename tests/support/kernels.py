@@ -142,7 +142,7 @@ class Kernel:
         """Restart as jupyter_client does, by request or (`now`) with SIGKILL, and reconnect."""
         self.front.client.stop_channels()
         self.manager.restart_kernel(now=now)
-        self.front = FrontEnd(_client(self.manager))
+        self.front = FrontEnd(connect(self.manager.get_connection_info()))
 
     @contextlib.contextmanager
     def another_front_end(self) -> Iterator[FrontEnd]:
@@ -151,25 +151,46 @@ class Kernel:
             yield front
 
 
-def _client(manager: KernelManager) -> BlockingKernelClient:
-    # Not manager.client(): those share one session, and so one ZMQ identity.
+def connect(connection: Mapping[str, Any]) -> BlockingKernelClient:
+    """A client of its own that has seen the kernel answer on shell and on iopub.
+
+    Not `manager.client()`: those share one session, and so one ZMQ identity. Not
+    `wait_for_ready` either: on a busy machine it takes a late heartbeat for death.
+    """
     client = BlockingKernelClient()
-    client.load_connection_info(manager.get_connection_info())
-    client.start_channels()
-    # A kernel on a busy machine may miss a beat; the client would take it for dead.
-    client.hb_channel.time_to_dead = TIMEOUT
-    try:
-        client.wait_for_ready(timeout=TIMEOUT)
-    except BaseException:
-        client.stop_channels()
-        raise
-    return client
+    client.load_connection_info(dict(connection))
+    client.start_channels(hb=False)
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        client.kernel_info()
+        with contextlib.suppress(queue.Empty):
+            client.get_shell_msg(timeout=1)
+            client.get_iopub_msg(timeout=1)
+            _drain(client)
+            return client
+    client.stop_channels()
+    raise AssertionError(f"the kernel did not answer within {TIMEOUT} s")
+
+
+def _drain(client: BlockingKernelClient) -> None:
+    """Read what is left of the greeting: one last request whose end is the end of it."""
+    last = client.kernel_info()
+    for get, kind in (
+        (client.get_shell_msg, "kernel_info_reply"),
+        (client.get_iopub_msg, "status"),
+    ):
+        while True:
+            message = get(timeout=TIMEOUT)
+            ours = message["parent_header"].get("msg_id") == last
+            idle = message["content"].get("execution_state", "idle") == "idle"
+            if ours and message["header"]["msg_type"] == kind and idle:
+                break
 
 
 @contextlib.contextmanager
 def connected(manager: KernelManager) -> Iterator[FrontEnd]:
     """A front end of a running kernel."""
-    client = _client(manager)
+    client = connect(manager.get_connection_info())
     try:
         yield FrontEnd(client)
     finally:
@@ -186,7 +207,7 @@ def kernel(name: str, environ: Mapping[str, str], directory: Path) -> Iterator[K
     manager.start_kernel(env=dict(environ), cwd=str(directory))
     started = None
     try:
-        started = Kernel(name, manager, FrontEnd(_client(manager)))
+        started = Kernel(name, manager, FrontEnd(connect(manager.get_connection_info())))
         yield started
     finally:
         if started is not None:
