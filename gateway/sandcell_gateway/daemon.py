@@ -25,7 +25,7 @@ LOCK_WAIT = 20.0
 """Seconds to wait for an earlier daemon that is about to end."""
 IDLE_POLL = 0.25
 """Seconds between two looks at whether anybody needs the daemon."""
-FIRST_WAIT = 10.0
+FIRST_WAIT = 5.0
 """Seconds that a fresh daemon waits at least for whoever had it started."""
 READY = b"1"
 FAILED = b"0"
@@ -132,14 +132,15 @@ def _serve(settings: GatewaySettings, ready: ReadyPipe) -> None:
 async def _stop_when_idle(
     settings: GatewaySettings, server: Server, services: list[SessionService], path: Path
 ) -> None:
-    needed, patience = time.monotonic(), max(settings.embedded_idle, FIRST_WAIT)
+    needed = time.monotonic()
     while True:
         await asyncio.sleep(IDLE_POLL)
-        if server.connected or any(service.live for service in services):
-            needed, patience = time.monotonic(), settings.embedded_idle
-        elif not server.started:
+        if not server.started or any(service.live for service in services):
             needed = time.monotonic()
-        elif time.monotonic() - needed >= patience:
+        seen, patience = server.last_seen, settings.embedded_idle
+        if seen is None:
+            seen, patience = needed, max(patience, FIRST_WAIT)
+        if time.monotonic() - max(needed, seen) >= patience:
             break
     # From here on a client finds no socket, and starts the next daemon, which waits for our lock.
     path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 
 from sandcell_gateway.auth import PEER_UID, peer_allowed
 from sandcell_gateway.settings import SettingsError
@@ -43,10 +45,18 @@ def peer_uid(sock: Any) -> int | None:
     return int(uid)
 
 
+class Activity(ServerState):
+    """What the server knows of its connections."""
+
+    last_seen: float | None = None
+    """When the newest connection came, by the monotonic clock."""
+
+
 class PeerProtocol(HttpToolsProtocol):
     """HTTP that puts the peer's uid into the connection's state."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        cast(Activity, self.server_state).last_seen = time.monotonic()
         uid = peer_uid(transport.get_extra_info("socket"))
         self.app_state = {**self.app_state, PEER_UID: uid}
         super().connection_made(transport)
@@ -106,6 +116,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
+        self.server_state = self._activity = Activity()
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -119,9 +130,11 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
     @property
-    def connected(self) -> bool:
-        """Whether any client is connected."""
-        return bool(self.server_state.connections)
+    def last_seen(self) -> float | None:
+        """When a client was last seen to connect or be connected, by the monotonic clock."""
+        if self._activity.connections:
+            self._activity.last_seen = time.monotonic()
+        return self._activity.last_seen
 
 
 def make_server(app: Any, on_started: Callable[[], None] = lambda: None) -> Server:

@@ -202,10 +202,10 @@ os.setgroups([]); os.setgid(63999); os.setuid(63999)
 s = socket.socket(socket.AF_UNIX)
 s.settimeout(10)
 s.connect(sys.argv[1])
-s.sendall(b"GET /v1/sessions HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
 try:
+    s.sendall(b"GET /v1/sessions HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
     data = s.recv(100)
-except ConnectionResetError:
+except (BrokenPipeError, ConnectionResetError):
     data = b""
 print(len(data))
 """
