@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from sandcell_gateway.engines import registry
 from sandcell_gateway.engines.base import SandboxSpec
+from sandcell_gateway.engines.bubblewrap import binaries
 from tests.engines.places import ENGINES, Running, make_spec, start
 from tests.support.processes import end_all
 
@@ -20,8 +22,20 @@ Start = Callable[..., Awaitable[Running]]
 
 @functools.cache
 def _why_not(name: str) -> str:
+    """Why a test is skipped. An engine that fails on a host that could do it is a failure."""
     probe = registry.load(name).probe()
-    return "" if probe.works else f"{name}: {probe.reason}. {probe.hint}"
+    if probe.works:
+        return ""
+    reason = f"{name}: {probe.reason}. {probe.hint}"
+    assert name != "bubblewrap" or not _has_namespaces(), reason
+    return reason
+
+
+def _has_namespaces() -> bool:
+    """Whether bwrap by itself can make an empty sandbox here."""
+    spaces = ["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
+    tries = ([binary, *spaces, "true"] for binary in binaries())
+    return any(subprocess.run(argv, check=False).returncode == 0 for argv in tries)
 
 
 @pytest.fixture

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandcell_gateway.engines.agent_client import AgentClient
 from sandcell_gateway.engines.base import EngineError, Exit, InsidePaths, Sandbox, SandboxGone
 from sandcell_gateway.engines.local import agent_program
 from sandcell_gateway.inside import agent as inside
+
+calm = settings(deadline=None, database=None)
+"""No test depends on speed, and a checkout may be read-only."""
 
 # -- the agent -----------------------------------------------------------------------------
 
@@ -74,6 +77,7 @@ lines = st.binary(max_size=200).map(lambda data: data.replace(b"\n", b"")) | req
 )
 
 
+@calm
 @given(garbage=st.lists(lines, max_size=8))
 def test_every_line_gets_one_answer_and_the_agent_lives(agent: Path, garbage: list[bytes]) -> None:
     data = b"".join(line + b"\n" for line in [*garbage, b'{"id": "last", "op": "list"}'])
@@ -146,6 +150,7 @@ def test_connections_are_few(agent: Path) -> None:
         assert b"processes" in held[0].recv(1000)
 
 
+@calm
 @given(data=st.binary(max_size=500), cuts=st.lists(st.integers(0, 500), max_size=10))
 def test_lines_do_not_depend_on_how_bytes_arrive(data: bytes, cuts: list[int]) -> None:
     whole, split = inside.Lines(), inside.Lines()
@@ -233,6 +238,7 @@ def _listing(request: dict[str, Any]) -> bytes:
     return _line(id=request["id"], ok=True, processes=[])
 
 
+@calm
 @given(garbage=st.lists(lines.filter(lambda line: b'"id"' not in line), max_size=6))
 def test_garbage_of_a_hostile_agent_is_passed_over(garbage: list[bytes]) -> None:
     async def scenario() -> None:

@@ -120,17 +120,18 @@ async def test_what_an_ended_process_left_in_its_group_can_still_be_ended(
             pass
 
 
-async def test_interrupt_works_though_the_maker_ignores_it(engine: str, starting: Start) -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+async def test_signals_work_though_the_maker_ignores_them(
+    engine: str, starting: Start, number: signal.Signals
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         running = await starting(engine)
     finally:
-        signal.signal(signal.SIGINT, before)
-    pid = await running.start("ready(); import time; time.sleep(600)")
-    await running.agent.signal(pid, signal.SIGINT)
-    ended = await running.agent.wait_exit(pid)
-    assert ended.signal == signal.SIGINT
-    assert "KeyboardInterrupt" in running.log()
+        signal.signal(number, before)
+    pid = await running.agent.spawn(["sleep", "600"], running.sandbox.environ, "/")
+    await running.agent.signal(pid, number)
+    assert (await running.agent.wait_exit(pid)).signal == number
 
 
 async def test_reaped_processes_are_forgotten(running: Running) -> None:
