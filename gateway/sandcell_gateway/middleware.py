@@ -21,13 +21,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sandcell_gateway.auth import PEER_UID
-from sandcell_gateway.errors import Refused
+from sandcell_gateway.errors import BadRequest, Refused
 from sandcell_gateway.problems import problem_of, response_of
 
 REQUEST_ID = "request_id"
 """Key of the connection's state."""
 ANY = "*"
+MAX_BODY_BYTES = 1 << 20
+"""Most bytes of a request's body."""
 _log = structlog.get_logger("sandcell_gateway.access")
+
+
+def _too_large() -> BadRequest:
+    return BadRequest(f"a request's body has at most {MAX_BODY_BYTES} bytes")
 
 
 class HostCheck:
@@ -94,7 +100,7 @@ class Edge:
         try:
             if scope["state"].get(PEER_UID) is None:
                 self._hosts.check(Headers(scope=scope), scope["scheme"])
-            await self._app(scope, receive, exchange.send)
+            await self._app(scope, exchange.limited(receive), exchange.send)
         except Exception as error:
             if exchange.started:
                 raise
@@ -115,6 +121,25 @@ class Exchange:
         self._status = 0
         self._since = time.perf_counter()
         scope.setdefault("state", {})[REQUEST_ID] = self.request_id
+
+    def limited(self, receive: Receive) -> Receive:
+        """Receive at most `MAX_BODY_BYTES`. Raises `BadRequest` at once if more are announced."""
+        if self._scope["type"] != "http":
+            return receive
+        announced = Headers(scope=self._scope).get("content-length", "0")
+        if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
+            raise _too_large()
+        got = 0
+
+        async def receive_some() -> Message:
+            nonlocal got
+            message = await receive()
+            got += len(message.get("body", b""))
+            if got > MAX_BODY_BYTES:
+                raise _too_large()
+            return message
+
+        return receive_some
 
     async def send(self, message: Message) -> None:
         """Pass on; headers are added to the first message."""

@@ -163,9 +163,11 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Raises `SettingsError` when the address can not be had."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Accepted connections inherit it; asyncio alone would not set it on all.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.bind((host, port))
             sock.listen(BACKLOG)
         except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import uuid
 
 import psutil
@@ -15,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 from websockets.frames import Frame, Opcode
 
 from sandcell import AsyncClient, AsyncSession
+from sandcell_gateway.server import SpliceProtocol
 from sandcell_gateway.splice import BUFFER_BYTES, FrameWalker, close_frame
 from tests.gateway.support import PATIENCE, Gateway
 
@@ -33,6 +35,22 @@ async def test_text_and_binary_pass_unchanged(gateway: Gateway, session: AsyncSe
             await channel.send(data)
             assert await channel.recv() == data
         await (await channel.ping())
+
+
+async def test_small_messages_are_not_held_back(gateway: Gateway, session: AsyncSession) -> None:
+    """TCP_NODELAY, or a cell waits 40 ms for a delayed acknowledgement."""
+    async with gateway.channel(session.id) as channel:
+        await channel.recv()
+        (connection,) = (
+            found
+            for found in gateway.server.server_state.connections
+            if isinstance(found, SpliceProtocol)
+        )
+        there = connection.transport.get_extra_info("socket")
+        here = channel.transport.get_extra_info("socket")
+        for sock in (there, here):
+            with socket.socket(fileno=os.dup(sock.fileno())) as own:
+                assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 async def test_frames_of_100_mb_pass(gateway: Gateway, session: AsyncSession) -> None:

@@ -199,6 +199,20 @@ async def test_a_body_that_is_no_json(http: httpx.AsyncClient) -> None:
     assert "secret" not in answer.text, "what was sent may be an environment"
 
 
+async def test_bodies_are_bounded(http: httpx.AsyncClient) -> None:
+    body = json.dumps({"env": {"A": "x" * (1 << 20)}}).encode()
+    check_problem(await http.post("/v1/sessions", content=body), Code.VALIDATION_ERROR)
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        yield body
+
+    answer = await http.post(
+        "/v1/sessions", content=pieces(), headers={"Content-Type": "application/json"}
+    )
+    check_problem(answer, Code.VALIDATION_ERROR, answer.status_code)
+    assert (await http.get("/v1/sessions")).json()["total"] == 0
+
+
 async def test_our_own_failure_gives_no_details(
     http: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, log: io.StringIO
 ) -> None:

@@ -217,7 +217,7 @@ class SessionService:
     async def _keeper(self, principal: Principal, session_id: str) -> Keeper:
         row = await self._row(principal, session_id)
         keeper = self._reconciler.get(session_id)
-        if keeper is None or keeper.final:
+        if keeper is None or keeper.final or keeper.closing:
             raise SessionEnded(session_id, row.status, row.reason_text)
         return keeper
 
