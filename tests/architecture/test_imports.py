@@ -77,7 +77,7 @@ def test_the_wire_needs_only_pydantic_and_zmq() -> None:
 
 def test_programs_inside_the_sandbox_need_the_standard_library_only() -> None:
     """They run with whatever environment the image has."""
-    launcher = {"IPython", "ipykernel", "zmq", "traitlets"}
+    launcher = {"IPython", "ipykernel", "tornado", "zmq", "traitlets"}
     wrong = [
         f"{module.place}:{found.line} imports {found.target}"
         for module in below("sandcell_gateway.inside")

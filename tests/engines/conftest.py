@@ -34,7 +34,7 @@ def _why_not(name: str) -> str:
 def _has_namespaces() -> bool:
     """Whether bwrap by itself can make an empty sandbox here."""
     spaces = ["--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]
-    tries = ([binary, *spaces, "true"] for binary in binaries())
+    tries = ([str(binary), *spaces, "true"] for binary in binaries())
     return any(subprocess.run(argv, check=False).returncode == 0 for argv in tries)
 
 

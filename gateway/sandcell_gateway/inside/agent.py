@@ -121,9 +121,7 @@ class Connection:
     """One client."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.lines = Lines()
-        self.pending = bytearray()
+        self.sock, self.lines, self.pending = sock, Lines(), bytearray()
 
 
 class Process:
@@ -327,12 +325,13 @@ class Agent:
         try:
             request = parse(line)
             answer["id"] = request.get("id")
-            operation = _OPERATIONS.get(str(request.get("op")), Agent.unknown)
-            return {**answer, "ok": True, **operation(self, request)}
+            do = _OPERATIONS.get(str(request.get("op")), Agent.unknown)
+            return {**answer, "ok": True, **do(self, request)}
         except RequestError as error:
             return {**answer, "ok": False, "error": str(error)}
 
     def unknown(self, request: Json) -> Json:
+        """For any other."""
         raise RequestError(f"unknown op; known are {', '.join(_OPERATIONS)}")
 
     def spawn(self, request: Json) -> Json:
@@ -460,12 +459,7 @@ class Agent:
                 os.write(2, data)
 
 
-_OPERATIONS = {
-    "spawn": Agent.spawn,
-    "signal": Agent.signal,
-    "list": Agent.list,
-    "reap": Agent.reap,
-}
+_OPERATIONS = {do.__name__: do for do in (Agent.spawn, Agent.signal, Agent.list, Agent.reap)}
 
 
 def main(config: Json) -> None:

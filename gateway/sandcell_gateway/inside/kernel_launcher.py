@@ -13,6 +13,7 @@ that SANDCELL_READY_FD names. Both variables are gone before any cell runs.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -20,7 +21,7 @@ import socket
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import zmq
 from ipykernel.kernelapp import IPKernelApp
@@ -63,13 +64,13 @@ class Launcher(IPKernelApp):
         shell.register_magic_function(LocalLines(self.kernel), "line_cell", "sandbox")
 
 
-def wake_by_signals():
+def wake_by_signals() -> None:
     """Let a signal wake the event loop.
 
     ipykernel ends an interrupted `await` by a callback that its SIGINT handler adds;
     asleep in the selector, the loop would not look at it before the next message.
     """
-    loop = IOLoop.current().asyncio_loop
+    loop: asyncio.AbstractEventLoop = cast("Any", IOLoop.current()).asyncio_loop
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
