@@ -46,13 +46,13 @@ def blocks(language: str) -> list[Block]:
 
 
 def commands() -> list[tuple[str, str]]:
-    """Place and text of every command line in a console block."""
-    return [
-        (block.place, line.removeprefix("$ "))
-        for block in blocks("console")
-        for line in block.text.splitlines()
-        if line.startswith("$ ")
-    ]
+    """Place and text of every command in a console block: after a prompt, if it has one."""
+    found: list[tuple[str, str]] = []
+    for block in blocks("console"):
+        lines = [line for line in block.text.splitlines() if line.strip()]
+        prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        found += [(block.place, line) for line in prompted or lines]
+    return found
 
 
 def links() -> list[tuple[Path, str]]:
