@@ -30,10 +30,9 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(stream),
         cache_logger_on_first_use=False,
     )
+    # Never below WARNING: uvicorn logs targets with their query strings at INFO, and
+    # websockets whole handshakes with their tokens at DEBUG.
     logging.basicConfig(stream=stream, level=max(number, logging.WARNING), force=True)
-    # uvicorn logs whole targets with their query strings at INFO, websockets at DEBUG.
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "websockets"):
-        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def rotate(path: Path, limit: int) -> None:

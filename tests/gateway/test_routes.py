@@ -196,7 +196,19 @@ async def test_a_body_that_is_no_json(http: httpx.AsyncClient) -> None:
         headers={"Content-Type": "application/json"},
     )
     check_problem(answer, Code.VALIDATION_ERROR)
-    assert "secret" not in answer.text, "what was sent may be an environment"
+    assert "secret" not in answer.text
+
+
+async def test_what_was_sent_is_not_repeated(http: httpx.AsyncClient) -> None:
+    """It may be an environment."""
+    for body in (
+        {"env": {"A": ["secret"]}},
+        {"env": "secret"},
+        {"env": {"A": "x"}, "no": "secret"},
+    ):
+        answer = await http.post("/v1/sessions", json=body)
+        check_problem(answer, Code.VALIDATION_ERROR)
+        assert "secret" not in answer.text
 
 
 async def test_bodies_are_bounded(http: httpx.AsyncClient) -> None:
