@@ -25,7 +25,7 @@ from sandcell_kernel.kernel_info import NO_ISOLATION
 from sandcell_kernel.ports import KernelPorts
 from sandcell_kernel.router import Router
 from sandcell_wire import control, frames
-from sandcell_wire.messages import Message
+from sandcell_wire.messages import Message, MessageError
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ NOTICE_AFTER = 2.0
 LEAVE_TIMEOUT = 0.8
 """Seconds for the last request: a kernel must be gone within 1 s of shutdown."""
 RECONNECTING = "sandcell: connection lost; the cell keeps running, reconnecting…\n"
+CLOSE_BAD_DATA = 1007
 CLOSE_GONE = 4404
 """The gateway's close code for a session that is final or unknown."""
 
@@ -109,7 +110,8 @@ class Link:
                 self._forget()
                 self._router.failed(
                     f"the session is gone: {gone.why}. Run the cell again to start a new "
-                    "session; variables are gone"
+                    "session; variables are gone",
+                    lost=True,
                 )
             except SandcellError as error:
                 self._router.failed(_text(error))
@@ -240,21 +242,32 @@ class Link:
         return connect(target.url, **options)
 
     async def _serve(self, socket: ClientConnection) -> None:
+        """Until the channel ends. Raises `Gone` when the gateway closed it for good."""
         self._outgoing.clear()
         async with asyncio.TaskGroup() as group:
             sender = group.create_task(self._send(socket))
             try:
-                async for data in socket:
-                    if isinstance(data, str):
-                        self._control(control.load(data))
-                        continue
-                    seq, message = frames.decode(data)
-                    self._router.from_session(seq, message)
-                    self._after = seq
-                    await self._ports.room()
+                await self._receive(socket)
             finally:
                 sender.cancel()
-        _raise_closed(socket)
+        if socket.close_code == CLOSE_GONE:
+            raise Gone(socket.close_reason or "it was closed")
+
+    async def _receive(self, socket: ClientConnection) -> None:
+        try:
+            async for data in socket:
+                if isinstance(data, str):
+                    self._control(control.load(data))
+                    continue
+                seq, message = frames.decode(data)
+                self._router.from_session(seq, message)
+                self._after = seq
+                await self._ports.room()
+        except ConnectionClosed:
+            pass  # how it was closed is looked at by `_serve`
+        except (frames.FrameError, MessageError, control.ControlError) as error:
+            log.warning("the gateway broke the protocol: %s", error)
+            await socket.close(CLOSE_BAD_DATA, str(error)[:120])
 
     async def _send(self, socket: ClientConnection) -> None:
         try:
@@ -326,11 +339,6 @@ class Link:
 
 def _text(error: SandcellError) -> str:
     return f"{error} {error.hint}" if error.hint else str(error)
-
-
-def _raise_closed(socket: ClientConnection) -> None:
-    if socket.close_code == CLOSE_GONE:
-        raise Gone(socket.close_reason or "it was closed")
 
 
 def _raise_if_final(error: Exception) -> None:

@@ -105,6 +105,7 @@ class Router:
     last_seq: int = 0
     """The number of the newest message from the session."""
     _notice: str = ""
+    _untold: bool = False
     why: str = ""
     """Why the session cannot be had, when `state` is failed."""
     _open: OrderedDict[str, _Open] = field(default_factory=OrderedDict[str, _Open])
@@ -134,7 +135,7 @@ class Router:
         elif head.msg_type == "interrupt_request" and self._runs_lines():
             self._finish(request, {"status": "ok"})
             self.ports.cancel_lines()
-        elif self.state is State.FAILED and head.msg_type != "execute_request":
+        elif self._must_refuse(head):
             self._refuse(request)
         elif (leading := _leading_lines(request)) is not None:
             self._local[head.subshell_id] = _LocalCell(request, leading)
@@ -148,6 +149,14 @@ class Router:
         restart = message.content_dict().get("restart") is True
         self._answer(identities, message, head, {"status": "ok", "restart": restart})
         self.ports.shutdown(restart)
+
+    def _must_refuse(self, head: Envelope) -> bool:
+        if self.state is not State.FAILED:
+            return False
+        if head.msg_type != "execute_request":
+            return True
+        untold, self._untold = self._untold, False
+        return untold
 
     def _forward(self, request: _Open) -> None:
         message, head = request.message, request.envelope
@@ -377,10 +386,15 @@ class Router:
             return 0
         return count if isinstance(count, int) else 0
 
-    def failed(self, why: str) -> None:
-        """The session cannot be had: everything that waits ends with `why`."""
+    def failed(self, why: str, *, lost: bool = False) -> None:
+        """The session cannot be had: everything that waits ends with `why`.
+
+        When it is `lost` the next cell is refused, too, if no cell was told: it must
+        not run without its variables as if nothing had happened.
+        """
         self.state = State.FAILED
         self.why = why
+        self._untold = lost and not self.waits
         self._unacknowledged.clear()
         waiting = list(self._open.values())
         self._open.clear()

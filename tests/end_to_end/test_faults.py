@@ -94,12 +94,11 @@ def test_a_dead_interpreter_says_why_and_the_next_cell_starts_afresh(
 
 def test_the_whole_sandbox_killed_from_outside(running: Kernel, home: Home) -> None:
     running.front.run("open('kept.txt', 'w').write('kept')")
-    for process in gateways.shim(home).children(recursive=True):
-        process.send_signal(signal.SIGKILL)
-    eventually(
-        "the session notices", lambda: sandcell.Client().sessions.list()[0].status.value == "error"
-    )
+    (launcher,) = gateways.shim(home).children()
+    (init,) = launcher.children()
+    init.send_signal(signal.SIGKILL)
     with sandcell.Client() as client:
+        eventually("it is noticed", lambda: client.sessions.list()[0].status.value == "error")
         (session,) = client.sessions.list()
         assert session.reason is not None
         assert "signal 9" in session.reason.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -32,7 +33,8 @@ def test_lines_run_first_and_the_rest_keeps_its_line_numbers(running: Kernel) ->
     result = running.front.run("%sandbox status\n%sandbox list\nx = 1\n1 / 0")
     assert len(result.of("display_data")) == 2
     assert result.statuses == ["busy", "idle"]
-    assert "4 " in "".join(result.of("error")[0]["traceback"])
+    traceback = re.sub(r"\x1b\[[0-9;]*m", "", "".join(result.of("error")[0]["traceback"]))
+    assert "----> 4 1 / 0" in traceback
     assert running.front.value("x") == "1"
 
 

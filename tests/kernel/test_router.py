@@ -167,6 +167,17 @@ def test_without_a_session_the_cell_says_so_and_a_later_one_tries_again(offline:
     assert len(offline.session) == 1
 
 
+def test_a_lost_session_is_told_to_exactly_one_cell(world: World) -> None:
+    world.router.failed("closed; variables are gone", lost=True)
+    world.ask(code="x")
+    assert world.reply()["evalue"] == "closed; variables are gone"
+    assert world.wanted == 0
+    world.ask(code="x")
+    assert world.wanted == 1
+    world.router.connected()
+    assert len(world.session) == 1
+
+
 def test_an_error_given_here_repeats_the_last_execution_count(world: World) -> None:
     request = world.ask()
     world.remote("shell", "execute_reply", request, execution_count=7)

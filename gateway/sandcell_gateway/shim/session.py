@@ -249,10 +249,8 @@ class ShimSession:
         self._spawn(finish())
 
     async def _lost(self, how: Exit, when: str) -> None:
-        text = f"the interpreter {how.describe()} {when}".strip()
-        self._broker.ended(Cause("KernelDied", text))
+        self._failed(_code(how), f"the interpreter {how.describe()} {when}".strip())
         await self._end_sandbox()
-        self._failed(_code(how), text)
 
     # -- ending ------------------------------------------------------------------------
 
@@ -277,12 +275,10 @@ class ShimSession:
         if interpreter is not self._interpreter:
             return  # one that was stopped on purpose
         text = f"the interpreter {how.describe()}"
-        self._broker.ended(
-            Cause("KernelDied", f"{text}; variables are gone, the next cell starts a fresh one"),
-            keep_queued=False,
+        self._failed(
+            _code(how), text, f"{text}; variables are gone, the next cell starts a fresh one"
         )
         await self._stop_interpreter()
-        self._failed(_code(how), text)
 
     async def _stop_interpreter(self) -> None:
         interpreter, self._interpreter = self._interpreter, None
@@ -327,10 +323,13 @@ class ShimSession:
             return await self.engine.adopt(self._sandbox_spec(), stored["sandbox"])
         return None
 
-    def _failed(self, code: str, text: str) -> None:
+    def _failed(self, code: str, text: str, told: str = "") -> None:
+        """Nothing runs any more: say so to the gateway, and `told` (or `text`) to open requests."""
         log.warning("session failed: %s: %s", code, text)
-        self._broker.ended(Cause("SessionFailed" if code == "start_failed" else "KernelDied", text))
+        # The reason first: a cell that comes right after the replies wants to know it.
         self._move(Event.FAIL, {"code": code, "text": text})
+        name = "SessionFailed" if code == "start_failed" else "KernelDied"
+        self._broker.ended(Cause(name, told or text))
 
     def _store(self, **parts: dict[str, Any]) -> None:
         stored: dict[str, Any] = {}
