@@ -83,7 +83,8 @@ class Progress:
     ) -> None:
         """Called when a code cell has its reply."""
         wall = time.perf_counter() - self._started
-        stages = execute_reply.get("metadata", {}).get("sandcell", {}).get("stages", {})
+        told = execute_reply.get("metadata", {}).get("sandcell", {})
+        stages = attributed(told, time.time() - wall, wall, first=not self.timings)
         self.timings.append(Timing(cell["id"], wall, stages))
         self.engine = self.engine or used_engine()
         failed = execute_reply["content"]["status"] == "error"
@@ -91,6 +92,23 @@ class Progress:
         self.console.print(
             f"  {shown} {cell['id']:<10} [dim]{wall:6.2f} s[/]  {described(cell)}", highlight=False
         )
+
+
+def attributed(
+    told: Mapping[str, Any], started: float, wall: float, *, first: bool
+) -> dict[str, float]:
+    """A cell's stages in seconds, adding up to `wall`; empty when the session was not asked.
+
+    `told` is what the session says of the cell, with Unix times; `started` is one, too.
+    Whatever the `first` cell waited for before it ran is the making of the session.
+    """
+    stages: dict[str, float] = dict(told.get("stages", {}))
+    if not stages:
+        return {}
+    if first and "create" not in stages:
+        stages["create"] = told["stamps"]["received"] - started + stages.pop("queue", 0.0)
+    stages["transfer"] = stages.get("transfer", 0.0) + wall - sum(stages.values())
+    return stages
 
 
 def may_raise(cell: NotebookNode) -> bool:
@@ -240,8 +258,8 @@ def times(progress: Progress, started: float, ended: float) -> Table:
     }
     cells = sum(timing.wall for timing in progress.timings)
     rows = [("start the local kernel", progress.first - started)]
-    rows += [(name, seconds) for name, seconds in stages.items() if seconds > 0]
-    rows += [("between notebook and session", cells - sum(stages.values()))]
+    rows += [(name, seconds) for name, seconds in stages.items() if seconds]
+    rows += [("cells that the local kernel answers", cells - sum(stages.values()))]
     rows += [("stop, write the results", ended - progress.first - cells)]
     total = ended - started
     table = Table(title="Where the time went", title_justify="left", title_style="bold")

@@ -62,10 +62,19 @@ def test_the_rows_of_the_table_add_up() -> None:
         "start the local kernel": 500,
         "create": 1000,
         "execute": 1400,
-        "between notebook and session": 600,
+        "cells that the local kernel answers": 600,
         "stop, write the results": 1500,
         "total": 5000,
     }
+
+
+def test_the_stages_of_a_cell_add_up() -> None:
+    told = {"stamps": {"received": 101.0}, "stages": {"queue": 0.5, "execute": 2.0}}
+    first = demo.attributed(told, started=100.0, wall=4.0, first=True)
+    assert first == {"create": 1.5, "execute": 2.0, "transfer": 0.5}
+    later = demo.attributed(told, started=100.0, wall=4.0, first=False)
+    assert later == {"queue": 0.5, "execute": 2.0, "transfer": 1.5}
+    assert demo.attributed({}, started=100.0, wall=4.0, first=False) == {}
 
 
 @pytest.mark.slow
