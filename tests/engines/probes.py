@@ -112,6 +112,8 @@ MAY_BE_CLOSED_ANYWAY = {
     "the kernel's trigger": "open('/proc/sysrq-trigger', 'w')",
     "the new mount calls": "call(430, b'tmpfs', 0)",
     "the kernel's keyrings": "call(250 if X86 else 219, 0, -3, 0)",
+    "the list of keys": "must(open('/proc/keys').read())",
+    "the count of keys": "must(open('/proc/key-users').read())",
     "eBPF": "call(321 if X86 else 280, 0, bytes(128), 128)",
     "io_uring": "call(425, 8, ctypes.create_string_buffer(120))",
     "performance counters": (

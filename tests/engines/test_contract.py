@@ -27,7 +27,7 @@ from tests.support.processes import end_all, processes_of
 ROOT = Path(__file__).parents[2]
 ALLOWED = {
     *("HOME", "USER", "LANG", "TERM", "TMPDIR", "TZ", "VIRTUAL_ENV", "PATH"),
-    *("IPYTHONDIR", "MPLCONFIGDIR", "SESSION_VARIABLE", "SANDCELL_SANDBOX"),
+    *("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR", "SESSION_VARIABLE", "SANDCELL_SANDBOX"),
 }
 MADE_BY_THE_PROGRAM = {"LC_CTYPE", "PWD", "SHLVL", "_", "OLDPWD"}
 

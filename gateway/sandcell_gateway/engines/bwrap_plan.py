@@ -66,6 +66,9 @@ _AS_ROOT = (
     ("--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP"),
 )
 
+MASKED = ("/proc/keys", "/proc/key-users")
+"""What the kernel shows of the user's keyrings; their calls are filtered, these would remain."""
+
 FileDescriptors = Callable[[bytes], int]
 """Gives a descriptor from which bwrap reads these bytes."""
 
@@ -313,6 +316,7 @@ def system_operations(root: Path = Path("/")) -> list[Operation]:
             found.append(Link(f"/{name}", str(path.readlink())))
         elif path.is_dir():
             found.append(Show(f"/{name}", f"/{name}"))
+    found += [Content(path, b"", over=True) for path in MASKED if (root / path[1:]).exists()]
     return [*found, *(Show(path, path, optional=True) for path in SYSTEM_FILES)]
 
 

@@ -133,6 +133,8 @@ def failure(spec: SandboxSpec, what: str) -> EngineError:
         file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
         text = file.read().decode("utf-8", "replace")
     tail = " | ".join(line for line in text.splitlines() if line.strip())
+    if "Permission denied" in tail:
+        tail += f". Everybody must be able to read the Python environment ({spec.image.prefix})"
     return EngineError(f"the sandbox {what}: {tail or 'its log is empty'}")
 
 
@@ -156,6 +158,7 @@ def environ_of(
         "VIRTUAL_ENV": inside.environment,
         "PATH": ":".join((*path, "/usr/local/bin", "/usr/bin", "/bin")),
         "IPYTHONDIR": f"{scratch}/ipython",
+        "JUPYTER_RUNTIME_DIR": f"{scratch}/jupyter",
         "MPLCONFIGDIR": f"{scratch}/matplotlib",
         **zone,
         **spec.env,

@@ -30,6 +30,7 @@ from tornado.ioloop import IOLoop
 
 CONNECTION = "SANDCELL_CONNECTION"
 READY_FD = "SANDCELL_READY_FD"
+RUNTIME = "JUPYTER_RUNTIME_DIR"
 
 
 class Launcher(IPKernelApp):
@@ -106,8 +107,10 @@ class LocalLines:
 def connection_file(connection: str) -> str:
     """Store the connection where ipykernel and its %connect_info look for it."""
     value = json.loads(connection)
-    path = Path(tempfile.mkdtemp(prefix="kernel-")) / f"kernel-{Path(value['ip']).name}.json"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    directory = Path(os.environ.get(RUNTIME) or tempfile.mkdtemp(prefix="kernel-"))
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / f"kernel-{Path(value['ip']).name}.json"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(value, file)
     return str(path)
