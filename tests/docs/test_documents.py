@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import typer
 
 from sandcell.cli import app
 from sandcell_magics.commands import COMMANDS
+from sandcell_wire import control
 from tests.docs.documents import DOCUMENTS, ROOT, commands, links
 
 SECTIONS = ["Backwards-incompatible changes", "Added", "Changed", "Deprecated", "Fixed"]
@@ -83,6 +84,21 @@ def test_the_guide_lists_every_sandbox_command() -> None:
         r"^\| `%sandbox (\w+)` \|", (ROOT / "docs" / "guide.md").read_text(), re.MULTILINE
     )
     assert listed == list(COMMANDS)
+
+
+def test_the_protocol_lists_every_control_message() -> None:
+    """With exactly its fields."""
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    table = page.partition("### Control messages")[2].partition("###")[0]
+    listed = {
+        name: set(re.findall(r"`(\w+)`", fields))
+        for name, fields in re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE)
+    }
+    declared = {
+        get_args(get_type_hints(message)["type"])[0]: set(get_type_hints(message)) - {"type"}
+        for message in get_args(control.Control)
+    }
+    assert listed == declared
 
 
 def test_every_document_is_reachable_from_the_readme() -> None:
