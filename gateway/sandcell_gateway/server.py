@@ -79,7 +79,7 @@ class SpliceProtocol(WebSocketsSansIOProtocol):
         """From now on the connection's bytes are `upstream`'s. Call right after accepting."""
         self._upstream = upstream
         upstream.join(self.transport)
-        if self.disconnected:
+        if self.transport.is_closing():
             upstream.client_lost()
 
     def data_received(self, data: bytes) -> None:
