@@ -54,6 +54,14 @@ class RawFrontEnd:
     def close(self) -> None:
         self._context.destroy(linger=0)
 
+    def wait_welcome(self) -> None:
+        """Until the kernel has taken the subscription: no output can be missed from here."""
+        while True:
+            if not self.iopub.poll(TIMEOUT_MS):
+                raise TimeoutError(f"no iopub_welcome within {TIMEOUT_MS} ms")
+            if any(b"iopub_welcome" in frame for frame in self.iopub.recv_multipart()):
+                return
+
     def ask(self, msg_type: str, content: dict[str, Any]) -> tuple[float, list[Message]]:
         """Seconds until both reply and idle, and the iopub messages in between."""
         request = make("shell", msg_type, content, session="bench")
@@ -92,6 +100,7 @@ def started(name: str, directory: str) -> Iterator[tuple[KernelManager, RawFront
     begun = time.perf_counter()
     manager.start_kernel(cwd=directory)
     front = RawFrontEnd(manager)
+    front.wait_welcome()
     front.ask("kernel_info_request", {})
     ready = time.perf_counter() - begun
     try:
@@ -120,7 +129,11 @@ def _lines(front: RawFrontEnd) -> float:
 
 def _displays(front: RawFrontEnd) -> float:
     seconds, output = front.run("for i in range(5000): display({'text/plain': str(i)}, raw=True)")
-    shown = [m.content_dict()["data"]["text/plain"] for m in output if b"text/plain" in m.content]
+    shown = [
+        m.content_dict()["data"]["text/plain"]
+        for m in output
+        if envelope(m).msg_type == "display_data"
+    ]
     if shown != [str(i) for i in range(5000)]:
         raise SystemExit("displays were lost or came out of order")
     return seconds

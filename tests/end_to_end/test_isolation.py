@@ -46,8 +46,8 @@ def host(request: pytest.FixtureRequest, home_factory: MakeHome) -> Iterator[Hos
             kernel("sandcell", environ, home.path) as victim,
             kernel("sandcell", environ, home.path) as attacker,
         ):
-            token.write_text(secrets.token_hex())
             victim.front.run("open('secret.txt', 'w').write('of a neighbour')")
+            token.write_text(secrets.token_hex())
             attacker.front.run("pass")
             (neighbour,) = [
                 path for path in home.state.glob("sessions/*/workspace/secret.txt") if path.exists()

@@ -62,8 +62,9 @@ def test_shutdown_with_grace_keeps_the_session_for_the_reopened_notebook(home: H
 
 
 def close_all() -> None:
-    for session in sessions():
-        session.close()
+    with sandcell.Client() as client:
+        for session in client.sessions.list():
+            session.close()
 
 
 def test_a_grace_period_ends(home: Home) -> None:

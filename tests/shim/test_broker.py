@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcell_gateway.shim.broker import Broker, Cause
+from sandcell_gateway.shim.broker import Broker
 from sandcell_gateway.shim.journal import Kind
+from sandcell_gateway.shim.request import Cause
 from sandcell_wire.messages import Message, MessageError, dumps, envelope, make
 
 

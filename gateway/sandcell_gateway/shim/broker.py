@@ -18,6 +18,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sandcell_gateway.shim.journal import Kind
+from sandcell_gateway.shim.request import (
+    Cause,
+    Request,
+    failed,
+    sandcell_metadata,
+    stamped,
+    strip_metadata,
+)
 from sandcell_wire.messages import (
     Envelope,
     Message,
@@ -36,15 +44,6 @@ PROBE_PREFIX = "sandcell-probe-"
 """Ids of the shim's own requests begin so; their answers reach no client."""
 
 _CLIENT_CHANNELS = ("shell", "control", "stdin")
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why requests end without the kernel's answer."""
-
-    name: str
-    """The error's name in the notebook, e.g. `KernelDied`."""
-    text: str
 
 
 class Ports(Protocol):
@@ -77,36 +76,6 @@ class Ports(Protocol):
     def drop(self, what: str) -> None:
         """A message was refused; for the log."""
         ...
-
-
-@dataclass(slots=True)
-class Request:
-    """One client's request from its arrival to its idle and reply."""
-
-    client: str
-    message: Message
-    envelope: Envelope
-    received: float
-    stop_on_error: bool = False
-    sent: bool = False
-    busy: float | None = None
-    first_output: float | None = None
-    idle: float | None = None
-    echoed: bool = False
-    """The kernel's execute_input was passed on."""
-    reply: Message | None = None
-    """The kernel's reply, held until idle."""
-    reply_failed: bool = False
-
-    @property
-    def executes(self) -> bool:
-        """Whether it is a cell."""
-        return self.envelope.msg_type == "execute_request"
-
-    @property
-    def wants_reply(self) -> bool:
-        """Comm messages and the like are over when the kernel is idle again."""
-        return self.envelope.msg_type.endswith("_request")
 
 
 @dataclass(slots=True)
@@ -216,7 +185,7 @@ class Broker:
     def _interrupt(self, client: str, head: Envelope, message: Message) -> None:
         """Interrupt the executions it names; what still queues before the kernel is aborted."""
         request = self._open(client, head, message)
-        meant = _sandcell_metadata(message).get("executions")
+        meant = sandcell_metadata(message).get("executions")
         waiting = [queued for queued in self._queued if queued.executes]
         if waiting and not self.ready:
             self._queued = [queued for queued in self._queued if not queued.executes]
@@ -232,7 +201,7 @@ class Broker:
         """Take one message of the interpreter."""
         try:
             head = envelope(message)
-            _strip_metadata(message)
+            strip_metadata(message)
         except MessageError as error:
             self.ports.drop(f"message of the kernel on {message.channel}: {error}")
             return
@@ -243,7 +212,7 @@ class Broker:
             self._output(request, head, message)
         elif message.channel == "stdin":
             self._input_request(request, head, message)
-        elif request is None or head.msg_type != _reply_type(request.envelope.msg_type):
+        elif request is None or head.msg_type != request.reply_type:
             self.ports.drop(f"{head.msg_type} answers no open request ({head.parent_id!r})")
         elif request.reply is None:
             request.reply = message
@@ -294,9 +263,9 @@ class Broker:
 
     def _deliver_reply(self, request: Request, reply: Message, kind: Kind) -> None:
         if request.executes:
-            reply.metadata = _stamp(reply.metadata, request, self.ports.now())
+            reply.metadata = stamped(reply.metadata, request, self.ports.now())
         seq = self.ports.record(reply, kind, request.client)
-        if request.executes and request.stop_on_error and _failed(reply):
+        if request.executes and request.stop_on_error and failed(reply):
             self._failed_at[request.client, request.envelope.subshell_id] = seq
 
     def _close(self, request: Request) -> None:
@@ -327,7 +296,7 @@ class Broker:
             kind = Kind.SHIM if request.reply is None else Kind.KERNEL
             reply = request.reply or self.make(
                 request.message.channel,
-                _reply_type(request.envelope.msg_type),
+                request.reply_type,
                 content,
                 request.message.header,
             )
@@ -342,7 +311,7 @@ class Broker:
         error: dict[str, Any] = {
             "ename": cause.name,
             "evalue": cause.text,
-            "traceback": _traceback(cause),
+            "traceback": cause.traceback,
         }
         if request.executes and request.reply is None:
             if request.busy is None:
@@ -427,7 +396,7 @@ class Broker:
             self._inputs[request.envelope.msg_id] = _Input(request, head.msg_id)
         elif head.msg_type == "execute_input":
             request.echoed = True
-        elif head.msg_type == _reply_type(request.envelope.msg_type):
+        elif head.msg_type == request.reply_type:
             del self.open[request.envelope.msg_id]
 
     def make_probe(self) -> Message:
@@ -453,57 +422,3 @@ class Broker:
                 "is unknown; look at its effects before you run it again"
             )
             self._answer(request, Cause("OutcomeUnknown", text))
-
-
-def _reply_type(request_type: str) -> str:
-    return request_type.removesuffix("_request") + "_reply"
-
-
-def _traceback(cause: Cause) -> list[str]:
-    return [f"\x1b[0;31m{cause.name}\x1b[0m: {cause.text}"]
-
-
-def _failed(reply: Message) -> bool:
-    content = bytes(reply.content[:4096])
-    if b"error" not in content and len(reply.content) <= 4096:
-        return False
-    try:
-        return reply.content_dict().get("status") == "error"
-    except MessageError:
-        return False
-
-
-def _sandcell_metadata(message: Message) -> dict[str, Any]:
-    if b'"sandcell"' not in message.metadata:
-        return {}
-    value = parse_object(message.metadata, "metadata").get("sandcell")
-    return value if isinstance(value, dict) else {}
-
-
-def _strip_metadata(message: Message) -> None:
-    """Remove what only the shim may say."""
-    if b"sandcell" in message.metadata or b"\\u" in message.metadata:
-        metadata = parse_object(message.metadata, "metadata")
-        if metadata.pop("sandcell", None) is not None:
-            message.metadata = dumps(metadata)
-
-
-def _stamp(metadata: bytes, request: Request, now: float) -> bytes:
-    """Add the stages of the run (seconds) and its stamps (Unix time) to a reply's metadata."""
-    try:
-        value = parse_object(metadata, "metadata")
-    except MessageError:
-        value = {}
-    busy = request.busy if request.busy is not None else now
-    idle = request.idle if request.idle is not None else now
-    value["sandcell"] = {
-        "stamps": {
-            "received": request.received,
-            "busy": busy,
-            "first_output": request.first_output,
-            "idle": idle,
-            "replied": now,
-        },
-        "stages": {"queue": busy - request.received, "execute": idle - busy},
-    }
-    return dumps(value)

@@ -8,6 +8,7 @@ or the other clients, and the memory of a slow one is its socket's write limit.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import Protocol
 
@@ -19,6 +20,10 @@ from sandcell_wire import control, frames
 from sandcell_wire.messages import MessageError
 
 CLOSE_BAD_DATA = 1007
+CLOSE_FINAL = 4404
+"""The session is over; a client need not come back."""
+DRAIN_TIMEOUT = 2.0
+"""Seconds for a client to take its last messages when the session closes."""
 MAX_CLIENTS = 256
 """Most channels open at once."""
 
@@ -46,15 +51,24 @@ class Channel:
         self._control: deque[str] = deque()
         self._acks: list[str] = []
         self._wake = asyncio.Event()
+        self._drained = asyncio.Event()
 
     def wake(self) -> None:
         """There is something new in the journal."""
+        self._drained.clear()
         self._wake.set()
 
     def tell(self, message: control.Control) -> None:
         """Queue a control message."""
         self._control.append(control.dump(message))
-        self._wake.set()
+        self.wake()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close once what is recorded is sent, or after `DRAIN_TIMEOUT`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                await self._drained.wait()
+        await self._socket.close(code, reason)
 
     async def serve(self, intake: Intake) -> None:
         """Until the client leaves, or sends what breaks the protocol."""
@@ -87,6 +101,7 @@ class Channel:
                 await self._send_control()
                 await self._send_records()
                 if not self._control and not self._acks and self._next > self._journal.newest:
+                    self._drained.set()
                     await self._wake.wait()
         except ConnectionClosed:
             pass  # the receiver sees it too and ends the channel
@@ -117,6 +132,10 @@ class Channel:
 
 class Channels:
     """All open channels of the session."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """End them all; each client has taken what was recorded, or gone, or had its time."""
+        await asyncio.gather(*(channel.close(code, reason) for channel in list(self._open)))
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

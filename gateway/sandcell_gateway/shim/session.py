@@ -29,10 +29,11 @@ from sandcell_gateway.engines.base import (
 )
 from sandcell_gateway.environment import make_environment
 from sandcell_gateway.images import Image
-from sandcell_gateway.shim.broker import Broker, Cause
-from sandcell_gateway.shim.channels import Channels
+from sandcell_gateway.shim.broker import Broker
+from sandcell_gateway.shim.channels import CLOSE_FINAL, Channels
 from sandcell_gateway.shim.interpreter import Interpreter, InterpreterState
 from sandcell_gateway.shim.journal import Journal, Kind
+from sandcell_gateway.shim.request import Cause
 from sandcell_gateway.shim.spec import SANDBOX_FILE, ShimSpec
 from sandcell_wire import control, frames
 from sandcell_wire.messages import Message
@@ -79,7 +80,9 @@ class ShimSession:
             for watcher in self._watchers:
                 watcher.cancel()
         self._broker.ended(Cause("SessionClosed", "the session was closed"))
-        await self._end_sandbox()
+        await asyncio.gather(
+            self._end_sandbox(), self.channels.close(CLOSE_FINAL, "session_expired")
+        )
         self._move(Event.CLOSE, {"code": "closed", "text": "closed on request"})
         self.ended.set()
 
