@@ -41,7 +41,8 @@ class Conformance(jupyter_kernel_test.KernelTests):
          "mime": "text/latex"},
     ]  # fmt: skip
     code_history_pattern = "1?2*"
-    supported_history_operations = ("tail", "range", "search")
+    # `range` fails on plain ipykernel itself: IPython calls the running session 0.
+    supported_history_operations = ("tail", "search")
     code_clear_output = "from IPython.display import clear_output; clear_output()"
     code_inspect_sample = "zip"
     completion_samples = [{"text": "zi", "matches": {"zip"}}]
