@@ -85,6 +85,7 @@ def load(text: str) -> dict[str, Any]:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ControlError(f"a control message is JSON: {error}") from error
-    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+    message = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+    if not isinstance(message.get("type"), str):
         raise ControlError("a control message is an object with a text field `type`")
-    return cast(dict[str, Any], value)
+    return message

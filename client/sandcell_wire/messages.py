@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 PROTOCOL_VERSION = "5.4"
 DELIMITER = b"<IDS|MSG>"
@@ -85,7 +85,7 @@ def parse_object(data: bytes, what: str) -> dict[str, Any]:
         raise MessageError(f"{what} is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise MessageError(f"{what} must be a JSON object, got {type(value).__name__}")
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def _text(header: Mapping[str, Any], key: str) -> str:

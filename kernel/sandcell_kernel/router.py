@@ -247,8 +247,8 @@ class Router:
                 held = self._abort_executions(held)
         elif cell.leading.alone:
             count = self._last_count()
-            content = {"status": "ok", "execution_count": count, "payload": []}
-            self._finish(request, {**content, "user_expressions": {}})
+            content: dict[str, Any] = {"status": "ok", "execution_count": count}
+            self._finish(request, {**content, "payload": [], "user_expressions": {}})
         else:
             metadata = parse_object(request.message.metadata, "metadata")
             metadata["sandcell"] = {"lines_done": len(cell.leading.lines)}

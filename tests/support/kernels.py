@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jupyter_client.blocking.client import BlockingKernelClient
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import KernelManager
 
 TIMEOUT = 60.0
@@ -151,14 +152,14 @@ class Kernel:
             yield front
 
 
-def connect(connection: Mapping[str, Any]) -> BlockingKernelClient:
+def connect(connection: KernelConnectionInfo) -> BlockingKernelClient:
     """A client of its own that has seen the kernel answer on shell and on iopub.
 
     Not `manager.client()`: those share one session, and so one ZMQ identity. Not
     `wait_for_ready` either: on a busy machine it takes a late heartbeat for death.
     """
     client = BlockingKernelClient()
-    client.load_connection_info(dict(connection))
+    client.load_connection_info(connection)
     client.start_channels(hb=False)
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:

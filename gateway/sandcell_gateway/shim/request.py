@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sandcell_wire.messages import Envelope, Message, MessageError, dumps, parse_object
 
@@ -74,7 +74,7 @@ def sandcell_metadata(message: Message) -> dict[str, Any]:
     if b'"sandcell"' not in message.metadata:
         return {}
     value = parse_object(message.metadata, "metadata").get("sandcell")
-    return value if isinstance(value, dict) else {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def strip_metadata(message: Message) -> None:
