@@ -99,7 +99,17 @@ def install(repository: Path, python: Path) -> None:
     venv = repository / ".venv"
     subprocess.run([uv, "venv", "--quiet", "--python", python, venv], check=True, env=environ)
     subprocess.run(
-        [uv, "pip", "install", "--quiet", "--python", venv / "bin" / "python", "-e", ".[dev]"],
+        [
+            uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--compile-bytecode",
+            "--python",
+            venv / "bin" / "python",
+            "-e",
+            ".[dev]",
+        ],
         check=True,
         env=environ,
         cwd=repository,
