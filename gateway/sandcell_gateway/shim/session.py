@@ -238,7 +238,8 @@ class ShimSession:
 
     async def _resume_requests(self, interpreter: Interpreter) -> None:
         """Give the open requests their end as soon as the shell has answered a probe."""
-        before = set(self._broker.open)
+        # Clients may be back already; what they sent meanwhile waits behind the probe.
+        before = {msg_id for msg_id, request in self._broker.open.items() if request.sent}
         self._broker.tell(
             "sandcell: the session's supervisor was restarted; "
             "output of the moments before may be missing\n"
