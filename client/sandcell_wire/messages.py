@@ -80,7 +80,7 @@ class Envelope:
 def parse_object(data: bytes, what: str) -> dict[str, Any]:
     """Decode a JSON object. Raises `MessageError` naming `what`."""
     try:
-        value = json.loads(data)
+        value = json.loads(str(data, "utf-8"))  # bytes would have their encoding guessed
     except (ValueError, RecursionError) as error:
         raise MessageError(f"{what} is not JSON: {error}") from error
     if not isinstance(value, dict):

@@ -38,8 +38,9 @@ class ZmqStream:
         self._fd = int(socket.getsockopt(zmq.FD))
         self._scheduled: asyncio.Handle | None = None
         self._paused = False
+        self._full = False
         self._loop.add_reader(self._fd, self._drain)
-        self._schedule()
+        self._look_again()
 
     def send(self, frames: Sequence[Buffer]) -> None:
         """Queue one message. Never blocks: the socket's send mark is 0, or its peer is gone.
@@ -53,9 +54,10 @@ class ZmqStream:
         try:
             self._send(frames)
         except zmq.Again:
+            self._full = True
             return False
         finally:
-            self._schedule()
+            self._look_again()
         return True
 
     def _send(self, frames: Sequence[Buffer]) -> None:
@@ -71,11 +73,21 @@ class ZmqStream:
     def resume(self) -> None:
         """Read again."""
         self._paused = False
-        self._schedule()
+        self._look_again()
 
-    def _schedule(self) -> None:
+    def _events(self) -> int:
+        return int(self._socket.getsockopt(zmq.EVENTS))
+
+    def _look_again(self) -> None:
+        """Come back in the loop's next turn if there is something to do.
+
+        Asking the socket is much cheaper than a turn of the loop for nothing.
+        """
         if self._scheduled is None and not self._socket.closed:
-            self._scheduled = self._loop.call_soon(self._again)
+            events = self._events()
+            readable = events & zmq.POLLIN and not self._paused
+            if readable or (self._full and events & zmq.POLLOUT):
+                self._scheduled = self._loop.call_soon(self._again)
 
     def _again(self) -> None:
         self._scheduled = None
@@ -83,17 +95,15 @@ class ZmqStream:
 
     def _drain(self) -> None:
         socket: Any = self._socket
-        if self._writable is not None and not socket.closed:
-            self._writable()
+        if self._full and not socket.closed and self._events() & zmq.POLLOUT:
+            self._full = False
+            if self._writable is not None:
+                self._writable()
         for _ in range(MAX_BATCH):
-            if self._paused or socket.closed:
+            if socket.closed or self._paused or not self._events() & zmq.POLLIN:
                 return
-            try:
-                frames: list[bytes] = socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
-                return
-            self._receive(frames)
-        self._schedule()
+            self._receive(socket.recv_multipart(zmq.DONTWAIT))
+        self._look_again()
 
     def close(self, linger: int = 0) -> None:
         """Close the socket; `linger` milliseconds for what is queued. Harmless when closed."""
