@@ -10,7 +10,7 @@ import zmq
 
 from sandcell_wire.zmq_stream import MAX_BATCH, ZmqStream
 
-PATIENCE = 20.0
+PATIENCE = 20
 
 
 class Sockets:
