@@ -60,6 +60,7 @@ def test_kill_9_of_the_shim_gives_a_reason_and_keeps_the_variables(
     )
     assert "supervisor was restarted" in result.stream("stderr")
     assert result.statuses == ["busy", "idle"]
+    assert result.content["status"] == "ok"  # its reply came: the sockets kept their identity
     assert running.front.value("variable") == "'kept'"
 
 

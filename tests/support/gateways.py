@@ -13,7 +13,7 @@ import psutil
 
 from tests.support.home import Home
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds to wait for something that must happen."""
 
 
