@@ -51,6 +51,8 @@ class KernelApp:
             lambda what: log.warning("refused: %s", what),
         )
         self._link: Link | None = None
+        self._link_tried = asyncio.Event()
+        """There is a link, or its settings cannot be used and the router knows why."""
         self._wanted = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,8 +86,10 @@ class KernelApp:
                 break
             except ValueError as error:  # a setting that cannot be used
                 self._router.failed(str(error))
+            self._link_tried.set()
             await self._wanted.wait()
             self._wanted.clear()
+        self._link_tried.set()
         await self._link.run()
 
     def _make_link(self) -> Link:
@@ -152,12 +156,19 @@ class KernelApp:
         self._tasks.add(self._lines)
         self._lines.add_done_callback(self._tasks.discard)
 
+    async def _linked(self) -> Link:
+        """The link, once there is one. Raises `ValueError` when its settings cannot be used."""
+        await self._link_tried.wait()
+        if self._link is None:
+            raise ValueError(self._router.why)
+        return self._link
+
     async def _run_lines(self, msg_id: str, lines: Sequence[str]) -> None:
         error: tuple[str, str] | None = None
         try:
             from sandcell_kernel.lines import run
 
-            async for bundle in run(lines, self._link):
+            async for bundle in run(lines, await self._linked()):
                 content = {"data": bundle, "metadata": {}, "transient": {}}
                 self._router.lines_output(msg_id, content)
         except asyncio.CancelledError:

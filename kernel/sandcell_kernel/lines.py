@@ -13,10 +13,8 @@ class LineError(ValueError):
     """A line failed; the text is for the user, with the next step."""
 
 
-async def run(lines: Sequence[str], link: Link | None) -> AsyncIterator[render.MimeBundle]:
+async def run(lines: Sequence[str], link: Link) -> AsyncIterator[render.MimeBundle]:
     """The results of the lines, one after the other. Raises `LineError` or `UsageError`."""
-    if link is None:
-        raise LineError("the kernel is still starting; run the cell again")
     for line in lines:
         try:
             yield render.bundle(await commands.run(line, link))

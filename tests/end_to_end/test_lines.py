@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import MakeHome
+from tests.support.home import Home
 from tests.support.kernels import Kernel, kernel
 
 pytestmark = pytest.mark.linux
@@ -17,6 +18,21 @@ pytestmark = pytest.mark.linux
 def running(home_factory: MakeHome) -> Iterator[Kernel]:
     with home_factory() as home, kernel("sandcell", home.environ, home.path) as started:
         yield started
+
+
+def test_the_first_cell_of_a_fresh_kernel_may_be_a_line(home: Home) -> None:
+    """It waits for the session, as any cell does."""
+    with kernel("sandcell", home.environ, home.path) as started:
+        result = started.front.run("%sandbox status")
+        assert not result.of("error")
+        assert "bubblewrap" in result.of("display_data")[0]["data"]["text/plain"]
+
+
+def test_without_usable_settings_a_line_says_why(home: Home) -> None:
+    environ = {**home.environ, "SANDCELL_URL": "nowhere"}
+    with kernel("sandcell", environ, home.path) as started:
+        (error,) = started.front.run("%sandbox status").of("error")
+        assert "SANDCELL_URL" in error["evalue"]
 
 
 def test_status_is_shown_without_running_anything(running: Kernel) -> None:
