@@ -283,9 +283,9 @@ class Router:
     def acknowledged(self, msg_ids: Sequence[str]) -> None:
         """These requests are journaled at the other end."""
         for msg_id in msg_ids:
-            message = self._unacknowledged.pop(msg_id, None)
+            self._unacknowledged.pop(msg_id, None)
             request = self._open.get(msg_id)
-            if request is not None and message is not None and _ends_unanswered(request):
+            if request is not None and _ends_unanswered(request):
                 del self._open[msg_id]
 
     def from_session(self, seq: int, message: Message) -> None:
@@ -295,6 +295,7 @@ class Router:
         self.last_seq = seq
         head = envelope(message)
         request = self._open.get(head.parent_id)
+        self._unacknowledged.pop(head.parent_id, None)  # who answers has it
         if message.channel == "iopub":
             self._output(request, head, message)
         elif request is None:

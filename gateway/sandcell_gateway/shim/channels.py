@@ -22,6 +22,8 @@ from sandcell_wire.messages import MessageError
 CLOSE_BAD_DATA = 1007
 CLOSE_FINAL = 4404
 """The session is over; a client need not come back."""
+ACK_DELAY = 0.1
+"""Seconds after which a request is acknowledged."""
 DRAIN_TIMEOUT = 2.0
 """Seconds for a client to take its last messages when the session closes."""
 MAX_CLIENTS = 256
@@ -50,6 +52,7 @@ class Channel:
         self._next = after + 1
         self._control: deque[str] = deque()
         self._acks: list[str] = []
+        self._acks_due = False
         self._wake = asyncio.Event()
         self._drained = asyncio.Event()
 
@@ -87,12 +90,21 @@ class Channel:
                 if isinstance(data, str):
                     continue  # control of newer clients; there is none that we must know
                 seen = frames.sequence_of(data)
-                self._acks.append(intake.from_client(self._client, seen, data))
-                self._wake.set()
+                self._acknowledge(intake.from_client(self._client, seen, data))
         except (MessageError, frames.FrameError) as error:
             await self._socket.close(CLOSE_BAD_DATA, str(error)[:120])
         except ConnectionClosed:
             pass
+
+    def _acknowledge(self, msg_id: str) -> None:
+        """Acknowledge soon: an answer to the request does it, too, and mostly comes first."""
+        if not self._acks:
+            asyncio.get_running_loop().call_later(ACK_DELAY, self._acks_are_due)
+        self._acks.append(msg_id)
+
+    def _acks_are_due(self) -> None:
+        self._acks_due = True
+        self.wake()
 
     async def _send(self) -> None:
         try:
@@ -100,15 +112,15 @@ class Channel:
                 self._wake.clear()
                 await self._send_control()
                 await self._send_records()
-                if not self._control and not self._acks and self._next > self._journal.newest:
+                if not self._control and self._next > self._journal.newest:
                     self._drained.set()
                     await self._wake.wait()
         except ConnectionClosed:
             pass  # the receiver sees it too and ends the channel
 
     async def _send_control(self) -> None:
-        if self._acks:
-            msg_ids, self._acks = self._acks, []
+        if self._acks_due:
+            msg_ids, self._acks, self._acks_due = self._acks, [], False
             await self._socket.send(control.dump(control.Ack(type="ack", msg_ids=msg_ids)))
         while self._control:
             await self._socket.send(self._control.popleft())

@@ -23,9 +23,24 @@ from sandcell_wire.frames import MAX_FRAME_BYTES
 log = logging.getLogger(__name__)
 
 CLOSE_REFUSED = 1008
+ACTIVITY_DELAY = 0.1
+"""Seconds after which the gateway learns that a cell began or ended."""
 EVENT_QUEUE = 1024
 """Most status events that wait for a slow gateway."""
 _UCRED = struct.Struct("3i")
+
+
+Events = asyncio.Queue[tuple[dict[str, Any], bool]]
+
+
+async def _next_event(events: Events) -> dict[str, Any]:
+    """The next status to tell; of cells that come and go quickly only the latest."""
+    event, prompt = await events.get()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ACTIVITY_DELAY):
+            while not prompt:
+                event, prompt = await events.get()
+    return event
 
 
 class RequestError(Exception):
@@ -86,14 +101,14 @@ class ShimServer:
         await self._session.channels.serve(connection, client, start, self._session)
 
     async def _control(self, connection: ServerConnection) -> None:
-        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue(EVENT_QUEUE)
+        events: Events = asyncio.Queue(EVENT_QUEUE)
 
-        def listen(event: dict[str, Any]) -> None:
+        def listen(event: dict[str, Any], prompt: bool) -> None:
             if events.full():
                 events.get_nowait()  # a newer status makes an older one worthless
-            events.put_nowait(event)
+            events.put_nowait((event, prompt))
 
-        listen({**self._session.event(), "event": "status"})
+        listen({**self._session.event(), "event": "status"}, True)
         self._session.listeners.add(listen)
         try:
             async with asyncio.TaskGroup() as group:
@@ -103,12 +118,10 @@ class ShimServer:
         finally:
             self._session.listeners.discard(listen)
 
-    async def _send_events(
-        self, connection: ServerConnection, events: asyncio.Queue[dict[str, Any]]
-    ) -> None:
+    async def _send_events(self, connection: ServerConnection, events: Events) -> None:
         try:
             while True:
-                await connection.send(json.dumps(await events.get()))
+                await connection.send(json.dumps(await _next_event(events)))
         except ConnectionClosed:
             pass
 

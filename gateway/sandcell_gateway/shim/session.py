@@ -58,7 +58,8 @@ class ShimSession:
         """Set it to end the session."""
         self.ended = asyncio.Event()
         """Set when nothing of it runs any more."""
-        self.listeners: set[Callable[[dict[str, Any]], None]] = set()
+        self.listeners: set[Callable[[dict[str, Any], bool], None]] = set()
+        """Called with each status, and whether it must be told at once."""
         self._broker = Broker(self, spec.interpreter)
         self._sandbox: Sandbox | None = None
         self._agent: AgentClient | None = None
@@ -361,10 +362,13 @@ class ShimSession:
         )
 
     def _announce(self) -> None:
-        event = self.event()
-        self.channels.tell(event)
+        """Tell clients and the gateway of a step in the session's life."""
+        self.channels.tell(self.event())
+        self._report(prompt=True)
+
+    def _report(self, *, prompt: bool) -> None:
         for listener in list(self.listeners):
-            listener({**event, "event": "status"})
+            listener({**self.event(), "event": "status"}, prompt)
 
     # -- Intake ------------------------------------------------------------------------
 
@@ -432,7 +436,9 @@ class ShimSession:
         event = Event.BUSY if active else Event.DONE
         moves = {(Status.IDLE, Event.BUSY), (Status.ACTIVE, Event.DONE)}
         if (self.status, event) in moves:
-            self._move(event)
+            # Clients see busy and idle in the messages themselves.
+            self.status = next_status(self.status, event)
+            self._report(prompt=False)
 
     def drop(self, what: str) -> None:
         """A refused message, for the log."""
