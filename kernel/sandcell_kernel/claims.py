@@ -186,7 +186,10 @@ class Claims:
             return held
 
     def take(self, me: Identity, *, hold: float, grace: float) -> tuple[HeldClaim, Takeover] | None:
-        """Take over the session that this process continues, if there is one."""
+        """Lock the claim that this process continues, if there is one.
+
+        `write` makes it ours; closed before that, it stays as it was found.
+        """
         with self._alone():
             found = None
             for path in sorted(self._directory.glob("*.json"))[:MAX_CLAIMS]:
@@ -205,7 +208,6 @@ class Claims:
                 return None
             held, how, _ = found
             held.claim = replace(held.claim, identity=me)
-            held.write(State.RUNNING)
             return held, how
 
     @staticmethod

@@ -18,7 +18,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from sandcell import AsyncClient, AsyncSession, NotFoundError, SandcellError
+from sandcell import AsyncClient, AsyncSession, ConflictError, NotFoundError, SandcellError
 from sandcell.settings import ClientSettings
 from sandcell_kernel.claims import Claims, HeldClaim, Identity, State, Takeover
 from sandcell_kernel.kernel_info import NO_ISOLATION
@@ -26,6 +26,7 @@ from sandcell_kernel.ports import KernelPorts
 from sandcell_kernel.router import Router
 from sandcell_wire import control, frames
 from sandcell_wire.messages import Message, MessageError
+from sandcell_wire.states import FINAL
 
 log = logging.getLogger(__name__)
 
@@ -147,9 +148,13 @@ class Link:
         except NotFoundError:
             claim.close(forget=True)
             return None
-        if session.status.value in ("terminated", "completed"):
+        except BaseException:
+            claim.close()  # as it was found, for the next attempt
+            raise
+        if session.status in FINAL:
             claim.close(forget=True)
             return None
+        claim.write(State.RUNNING)
         self._claim = claim
         self._after = None
         if how is Takeover.FRESH:
@@ -169,7 +174,11 @@ class Link:
         try:
             session = await self.client.sessions.get(name)
         except NotFoundError:
-            session = await self._create(name)
+            try:
+                session = await self._create(name)
+            except ConflictError:  # another kernel was quicker
+                session = await self.client.sessions.get(name)
+                self._after = None
         self._claim = self._claims.create(str(session.id), self._identity)
         return session
 

@@ -64,6 +64,9 @@ def test_a_living_owner_keeps_its_session(tmp_path: Path) -> None:
     assert taken is not None
     assert (taken[0].claim.session_id, taken[1]) == ("s1", Takeover.REATTACH)
     assert claims.take(JUPYTER, hold=HOLD, grace=GRACE) is None  # it is ours now
+    taken[0].close()  # the gateway did not answer: the next attempt must find it again
+    taken = claims.take(JUPYTER, hold=HOLD, grace=GRACE)
+    assert taken is not None
     taken[0].close(forget=True)
     assert claims.take(JUPYTER, hold=HOLD, grace=GRACE) is None
 
@@ -125,3 +128,23 @@ def test_two_kernels_on_one_named_session_each_have_a_claim(tmp_path: Path) -> N
     taken = claims.take(OTHER, hold=HOLD, grace=GRACE)
     assert taken is not None
     taken[0].close()
+
+
+def test_a_takeover_that_fails_leaves_the_claim_as_it_was(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    held = claims.create("s1", JUPYTER)
+    held.write(State.RESTARTING)
+    held.close()
+    for _ in range(2):
+        taken = claims.take(JUPYTER, hold=HOLD, grace=GRACE)
+        assert taken is not None
+        assert taken[1] is Takeover.FRESH
+        taken[0].close()
+    taken = claims.take(JUPYTER, hold=HOLD, grace=GRACE)
+    assert taken is not None
+    taken[0].write(State.RUNNING)
+    taken[0].close()
+    again = claims.take(JUPYTER, hold=HOLD, grace=GRACE)
+    assert again is not None
+    assert again[1] is Takeover.REATTACH
+    again[0].close()
