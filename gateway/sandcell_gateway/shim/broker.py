@@ -174,13 +174,19 @@ class Broker:
 
     def _input_reply(self, client: str, head: Envelope, message: Message) -> None:
         """Deliver an answer only while its question is open: never to the next question."""
+        if self._close_input(client, head):
+            self.ports.to_kernel(message)
+        else:
+            self.ports.drop(f"input_reply {head.msg_id}: no input is waited for")
+
+    def _close_input(self, client: str, head: Envelope) -> bool:
+        """Whether a client's answer fits an open question; the question is open no longer."""
         for parent, waiting in list(self._inputs.items()):
             named = head.parent_id in ("", waiting.msg_id, parent)
             if waiting.request.client == client and named:
                 del self._inputs[parent]
-                self.ports.to_kernel(message)
-                return
-        self.ports.drop(f"input_reply {head.msg_id}: no input is waited for")
+                return True
+        return False
 
     def _interrupt(self, client: str, head: Envelope, message: Message) -> None:
         """Interrupt the executions it names; what still queues before the kernel is aborted."""
@@ -331,6 +337,11 @@ class Broker:
         self.running = True
         self.ready = False
 
+    @property
+    def waits_for_input(self) -> bool:
+        """Whether a cell has asked for input and got no answer."""
+        return bool(self._inputs)
+
     def became_ready(self) -> None:
         """Send what queued."""
         self.ready = True
@@ -374,8 +385,8 @@ class Broker:
                     self.open[head.msg_id] = Request(
                         owner, message, head, self.ports.now(), sent=True
                     )
-                elif head.parent_id:
-                    self._inputs.pop(head.parent_id, None)
+                else:
+                    self._close_input(owner, head)
                 continue
             request = self.open.get(head.parent_id)
             if request is not None:
