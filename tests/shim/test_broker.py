@@ -304,7 +304,7 @@ def test_a_new_shim_knows_what_was_open_and_ends_what_the_kernel_forgot() -> Non
     new = World(ready=False)
     new.broker.restore((kind, owner, message) for message, kind, owner in old.records)
     assert list(new.broker.open) == [envelope(running).msg_id]
-    assert not new.broker.waits_for_input
+    assert not new.broker.waits_for_input()
     new.broker.from_client("a", 0, done)  # a repeat is still recognised
     new.broker.became_ready()
     assert new.sent == []
@@ -319,15 +319,15 @@ def test_a_new_shim_takes_the_answer_to_an_old_question() -> None:
     old.kernel("stdin", "input_request", request, prompt="? ")
     new = World(ready=False)
     new.broker.restore((kind, owner, message) for message, kind, owner in old.records)
-    assert new.broker.waits_for_input
+    assert new.broker.waits_for_input()
     new.broker.became_ready()
     answer = make("stdin", "input_reply", {"value": "x"}, session="c")
     new.broker.from_client("a", 0, answer)
     assert new.sent == [answer]
-    assert not new.broker.waits_for_input
+    assert not new.broker.waits_for_input()
     newest = World(ready=False)
     newest.broker.restore((k, o, m) for m, k, o in [*old.records, *new.records])
-    assert not newest.broker.waits_for_input
+    assert not newest.broker.waits_for_input()
 
 
 @pytest.mark.parametrize("channel", ["iopub", "elsewhere"])

@@ -337,7 +337,6 @@ class Broker:
         self.running = True
         self.ready = False
 
-    @property
     def waits_for_input(self) -> bool:
         """Whether a cell has asked for input and got no answer."""
         return bool(self._inputs)

@@ -245,7 +245,7 @@ class ShimSession:
             "sandcell: the session's supervisor was restarted; "
             "output of the moments before may be missing\n"
         )
-        if self._broker.waits_for_input:
+        if self._broker.waits_for_input():
             self._broker.tell("sandcell: the cell waits for input; answer it, or interrupt\n")
         self._enter(interpreter)
 
