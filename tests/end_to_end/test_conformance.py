@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 import jupyter_kernel_test
 import pytest
 
 from tests.conftest import MakeHome
+from tests.support.kernels import TIMEOUT
 
 
 @pytest.fixture(autouse=True, scope="class")
@@ -24,6 +27,22 @@ class Conformance(jupyter_kernel_test.KernelTests):
     """What a Python kernel can do; no test may be skipped for want of a sample."""
 
     __test__ = False
+
+    def execute_helper(self, *args: Any, **options: Any) -> Any:
+        """Wait for output as long as it takes.
+
+        The suite gives each message 0.1 s after the reply. Plain ipykernel publishes its
+        idle after the reply, and on a busy machine that takes longer.
+        """
+        channel = self.kc.iopub_channel
+        get = channel.get_msg
+
+        def patient(timeout: float | None = None) -> Any:
+            return get(timeout=TIMEOUT)
+
+        with mock.patch.object(channel, "get_msg", patient):
+            return super().execute_helper(*args, **options)
+
     language_name = "python"
     file_extension = ".py"
     code_hello_world = "print('hello, world')"
