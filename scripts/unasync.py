@@ -20,6 +20,8 @@ BY_HAND = {"_threads.py"}
 NOTE = "# Generated from _async by scripts/unasync.py; change it there.\n"
 WORDS = {
     "AsyncClient": "Client",
+    "AsyncGenerator": "Generator",
+    "AsyncFiles": "Files",
     "AsyncHTTPTransport": "HTTPTransport",
     "AsyncSession": "Session",
     "AsyncSessions": "Sessions",
@@ -28,6 +30,9 @@ WORDS = {
     "__aexit__": "__exit__",
     "_async": "_sync",
     "aclose": "close",
+    "aclosing": "closing",
+    "aiter_raw": "iter_raw",
+    "aread": "read",
 }
 DROPPED = {"async", "await"}
 PHRASES = {

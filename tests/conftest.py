@@ -59,7 +59,11 @@ def sandcell_environ(home: Home) -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, what this user cannot run; keep `serial` tests on one worker."""
+    """Skip, with the reason, what this user cannot run; the slow ones begin first.
+
+    They mostly wait. At the end one processor would wait with them.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     root = os.geteuid() == 0
     for item in items:
         if item.get_closest_marker("root") and not root:
@@ -68,5 +72,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs to run as an ordinary user"))
         if item.get_closest_marker("linux") and not Path("/proc/self/ns").is_dir():
             item.add_marker(pytest.mark.skip(reason="needs Linux namespaces"))
-        if item.get_closest_marker("serial"):
-            item.add_marker(pytest.mark.xdist_group("serial"))

@@ -25,6 +25,8 @@ if typing.TYPE_CHECKING:
         ConflictError,
         EmbeddedStartError,
         EngineUnavailable,
+        ExecutionFailed,
+        ExecutionTimedOut,
         ForbiddenError,
         GatewayError,
         GatewayUnreachable,
@@ -34,6 +36,7 @@ if typing.TYPE_CHECKING:
         OperationFailed,
         QuotaExceeded,
         RateLimited,
+        RequestInFlight,
         RequestInvalid,
         RequestTimeout,
         SandcellError,
@@ -42,9 +45,18 @@ if typing.TYPE_CHECKING:
         SessionPaused,
         Unavailable,
     )
+    from sandcell.results import ExecutionError, ExecutionResult, Result
     from sandcell.settings import ClientSettings
-    from sandcell_wire.models import Reason, SessionModel
-    from sandcell_wire.states import Status
+    from sandcell_wire.models import (
+        ExecutionOutput,
+        FileModel,
+        ProofKey,
+        ProofList,
+        ProofModel,
+        Reason,
+        SessionModel,
+    )
+    from sandcell_wire.states import JournalState, Status
 
     __version__: str
 
@@ -58,6 +70,8 @@ _HOMES = {
         "ConflictError",
         "EmbeddedStartError",
         "EngineUnavailable",
+        "ExecutionFailed",
+        "ExecutionTimedOut",
         "ForbiddenError",
         "GatewayError",
         "GatewayUnreachable",
@@ -67,6 +81,7 @@ _HOMES = {
         "OperationFailed",
         "QuotaExceeded",
         "RateLimited",
+        "RequestInFlight",
         "RequestInvalid",
         "RequestTimeout",
         "SandcellError",
@@ -75,9 +90,18 @@ _HOMES = {
         "SessionPaused",
         "Unavailable",
     ),
+    "sandcell.results": ("ExecutionError", "ExecutionResult", "Result"),
     "sandcell.settings": ("ClientSettings",),
-    "sandcell_wire.models": ("Reason", "SessionModel"),
-    "sandcell_wire.states": ("Status",),
+    "sandcell_wire.models": (
+        "ExecutionOutput",
+        "FileModel",
+        "ProofKey",
+        "ProofList",
+        "ProofModel",
+        "Reason",
+        "SessionModel",
+    ),
+    "sandcell_wire.states": ("JournalState", "Status"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -93,18 +117,30 @@ __all__ = [
     "ConflictError",
     "EmbeddedStartError",
     "EngineUnavailable",
+    "ExecutionError",
+    "ExecutionFailed",
+    "ExecutionOutput",
+    "ExecutionResult",
+    "ExecutionTimedOut",
+    "FileModel",
     "ForbiddenError",
     "GatewayError",
     "GatewayUnreachable",
     "HostDisconnected",
     "InternalError",
+    "JournalState",
     "NotFoundError",
     "OperationFailed",
+    "ProofKey",
+    "ProofList",
+    "ProofModel",
     "QuotaExceeded",
     "RateLimited",
     "Reason",
+    "RequestInFlight",
     "RequestInvalid",
     "RequestTimeout",
+    "Result",
     "SandcellError",
     "Session",
     "SessionExpired",

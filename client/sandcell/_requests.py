@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sandcell.errors import GatewayError, RequestInvalid, error_of
-from sandcell_wire.models import SessionCreate, SessionRestart
+from sandcell_wire.models import CodeRun, ExecutionEvent, JobCreate, SessionCreate, SessionRestart
+from sandcell_wire.paths import named_parts
+from sandcell_wire.words import reason
 
 SESSIONS = "/v1/sessions"
+NDJSON = "application/x-ndjson"
+KEY_HEADER = "Idempotency-Key"
 MAX_PAGE = 500
 """Sessions asked for at once when all are wanted."""
+
+_EVENT = TypeAdapter[ExecutionEvent](ExecutionEvent)
 
 M = TypeVar("M", bound=BaseModel)
 Param = str | int | float | None
@@ -32,8 +38,15 @@ class ApiRequest:
     """With the query string."""
     body: dict[str, Any] | None = None
     headers: dict[str, str] = field(default_factory=dict[str, str])
+    content: bytes | None = None
+    """A body that is no JSON."""
     patience: float = 0.0
     """Seconds that the gateway may take on top of the usual."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the gateway does it once, however often it comes."""
+        return KEY_HEADER in self.headers
 
 
 @dataclass(frozen=True)
@@ -66,17 +79,22 @@ def create(
     language: str,
     interpreter: str | None,
     image: str | None,
+    limits: Mapping[str, float | str] | None,
     wait: float,
+    key: str,
 ) -> ApiRequest:
-    """Make a session. Raises `RequestInvalid` for values that cannot be sent."""
+    """Make a session; once for each `key`. Raises `RequestInvalid` for what cannot be sent."""
     try:
-        body = SessionCreate(
-            name=name,
-            env=dict(env or {}),
-            metadata=dict(metadata or {}),
-            language=language,
-            interpreter=interpreter,
-            image=image,
+        body = SessionCreate.model_validate(
+            {
+                "name": name,
+                "env": dict(env or {}),
+                "metadata": dict(metadata or {}),
+                "language": language,
+                "interpreter": interpreter,
+                "image": image,
+                "limits": dict(limits or {}),
+            }
         )
     except ValidationError as error:
         raise _invalid(error) from None
@@ -84,8 +102,8 @@ def create(
         "POST",
         SESSIONS,
         body.model_dump(mode="json", exclude_none=True),
-        {"Prefer": f"wait={wait:g}"} if wait > 0 else {},
-        wait,
+        {KEY_HEADER: key, **({"Prefer": f"wait={wait:g}"} if wait > 0 else {})},
+        patience=wait,
     )
 
 
@@ -111,10 +129,11 @@ def get(session_id: UUID | str) -> ApiRequest:
     return ApiRequest("GET", session_path(session_id))
 
 
-def close(session_id: UUID | str, grace: float) -> ApiRequest:
+def close(session_id: UUID | str, grace: float, client: str | None = None) -> ApiRequest:
     """Close one session."""
-    path = _path(session_path(session_id), [("grace", grace if grace > 0 else None)])
-    return ApiRequest("DELETE", path, patience=60.0)
+    params: list[tuple[str, Param]] = [("grace", grace if grace > 0 else None)]
+    params += [("client", client)]
+    return ApiRequest("DELETE", _path(session_path(session_id), params), patience=60.0)
 
 
 def restart(session_id: UUID | str, interpreter: str | None) -> ApiRequest:
@@ -128,12 +147,124 @@ def interrupt(session_id: UUID | str) -> ApiRequest:
     return ApiRequest("POST", session_path(session_id, "interrupt"))
 
 
+def history(
+    session_id: UUID | str, *, limit: int, offset: int, newest: bool, outputs: bool
+) -> ApiRequest:
+    """A page of what ran."""
+    params: list[tuple[str, Param]] = [("limit", limit), ("offset", offset)]
+    params += [("newest", _word(newest)), ("outputs", _word(outputs))]
+    return ApiRequest("GET", _path(session_path(session_id, "history"), params), patience=60.0)
+
+
+def notebook(session_id: UUID | str) -> ApiRequest:
+    """All that ran, as a notebook."""
+    return ApiRequest("GET", session_path(session_id, "history.ipynb"), patience=120.0)
+
+
+def prove(session_id: UUID | str) -> ApiRequest:
+    """Sign the journal as it is now."""
+    return ApiRequest("POST", session_path(session_id, "proofs"))
+
+
+def proofs(session_id: UUID | str, *, limit: int, offset: int) -> ApiRequest:
+    """A page of what was signed."""
+    params: list[tuple[str, Param]] = [("limit", limit), ("offset", offset)]
+    return ApiRequest("GET", _path(session_path(session_id, "proofs"), params))
+
+
+def proof_keys() -> ApiRequest:
+    """The gateway's public keys."""
+    return ApiRequest("GET", "/v1/proof-keys")
+
+
+def export(session_id: UUID | str) -> ApiRequest:
+    """The journal with its proofs."""
+    return ApiRequest("GET", session_path(session_id, "history.tar"), patience=60.0)
+
+
+def file_path(session_id: UUID | str, path: str) -> str:
+    """Where a file of a session is. Raises `RequestInvalid`."""
+    try:
+        named_parts(path)
+    except ValueError as error:
+        raise RequestInvalid(str(error)) from error
+    return session_path(session_id, f"files/{quote(path, safe='/')}")
+
+
+def list_files(session_id: UUID | str, path: str, *, recursive: bool, limit: int) -> ApiRequest:
+    """What is in a directory."""
+    params: list[tuple[str, Param]] = [("path", path), ("recursive", _word(recursive))]
+    params += [("limit", limit)]
+    return ApiRequest("GET", _path(session_path(session_id, "files"), params), patience=60.0)
+
+
+def read_file(session_id: UUID | str, path: str) -> ApiRequest:
+    """A file's content."""
+    return ApiRequest("GET", file_path(session_id, path), patience=60.0)
+
+
+def write_file(session_id: UUID | str, path: str, content: bytes) -> ApiRequest:
+    """Write a file, or with a slash at its end make a directory."""
+    return ApiRequest("PUT", file_path(session_id, path), content=content, patience=60.0)
+
+
+def remove_file(session_id: UUID | str, path: str, *, recursive: bool) -> ApiRequest:
+    """Delete a file or a directory."""
+    params: list[tuple[str, Param]] = [("recursive", _word(recursive))]
+    return ApiRequest("DELETE", _path(file_path(session_id, path), params), patience=60.0)
+
+
+def execute(session_id: UUID | str, code: str, id: str, timeout: float | None) -> ApiRequest:
+    """Run code, and hear what it shows. Raises `RequestInvalid`."""
+    try:
+        body = CodeRun(code=code, id=id, timeout=timeout)
+    except ValidationError as error:
+        raise _invalid(error) from None
+    return ApiRequest(
+        "POST",
+        session_path(session_id, "code"),
+        body.model_dump(mode="json", exclude_none=True),
+        {"Accept": NDJSON},
+    )
+
+
+def start_job(session_id: UUID | str, code: str, id: str, webhook: str | None = None) -> ApiRequest:
+    """Run code without waiting. Raises `RequestInvalid`."""
+    try:
+        body = JobCreate(code=code, id=id, webhook=webhook)
+    except ValidationError as error:
+        raise _invalid(error) from None
+    # Sent again with the same id it is the same job.
+    return ApiRequest(
+        "POST",
+        session_path(session_id, "jobs"),
+        body.model_dump(exclude_none=True),
+        {KEY_HEADER: id},
+    )
+
+
+def jobs(session_id: UUID | str, limit: int, offset: int = 0) -> ApiRequest:
+    """What runs, or ran, without anybody waiting."""
+    params: list[tuple[str, Param]] = [("limit", limit), ("offset", offset or None)]
+    return ApiRequest("GET", _path(session_path(session_id, "jobs"), params))
+
+
+def job(session_id: UUID | str, id: str, wait: float) -> ApiRequest:
+    """One job."""
+    path = _path(session_path(session_id, f"jobs/{quote(id, safe='')}"), [("wait", wait or None)])
+    return ApiRequest("GET", path, patience=wait + 30.0)
+
+
+def _word(value: bool) -> str:
+    return "true" if value else "false"
+
+
 def health() -> ApiRequest:
     """Is the gateway there?"""
     return ApiRequest("GET", "/health")
 
 
-def channel_path(session_id: UUID | str, client: str, after: int | None) -> str:
+def channel_path(session_id: UUID | str, client: str, after: int | str | None) -> str:
     """The channel of one session."""
     return _path(session_path(session_id, "channels"), [("client", client), ("after", after)])
 
@@ -150,16 +281,51 @@ def websocket_url(url: str) -> str:
 
 def parse(model: type[M], status: int, headers: Mapping[str, str], body: bytes) -> M:
     """The answer as a model. Raises the `GatewayError` that it stands for."""
-    if not 200 <= status < 300:
-        raise _failure(status, headers, body)
+    check(status, headers, body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise GatewayError(
-            f"expected a {model.__name__} from the gateway, got something else",
-            hint="Is this really the address of a sandcell gateway, of a fitting version?",
-            status=status,
-        ) from error
+        raise _misunderstood(f"a {model.__name__}", status) from error
+
+
+def _misunderstood(expected: str, status: int | None = None) -> GatewayError:
+    return GatewayError(
+        f"expected {expected} from the gateway, got something else",
+        hint="Is this really the address of a sandcell gateway, of a fitting version?",
+        status=status,
+    )
+
+
+class Lines:
+    """Cuts a stream into lines. Only at line feeds: JSON may hold other line separators."""
+
+    def __init__(self) -> None:
+        self._begun: list[bytes] = []
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """The lines that this piece ends; the empty ones left out."""
+        *ended, rest = piece.split(b"\n")
+        for line in ended:
+            whole = b"".join((*self._begun, line))
+            self._begun.clear()
+            if whole:
+                yield whole
+        if rest:
+            self._begun.append(rest)
+
+
+def event_of(line: bytes) -> ExecutionEvent:
+    """One line of a stream. Raises `GatewayError`."""
+    try:
+        return _EVENT.validate_json(line)
+    except ValidationError as error:
+        raise _misunderstood("an execution's event") from error
+
+
+def check(status: int, headers: Mapping[str, str], body: bytes) -> None:
+    """Raises the `GatewayError` that an answer stands for, if it does."""
+    if not 200 <= status < 300:
+        raise _failure(status, headers, body)
 
 
 def _failure(status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
@@ -178,4 +344,4 @@ def _failure(status: int, headers: Mapping[str, str], body: bytes) -> GatewayErr
 def _invalid(error: ValidationError) -> RequestInvalid:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return RequestInvalid(f"{place}: {first['msg']}")
+    return RequestInvalid(f"{place}: {reason(first)}")

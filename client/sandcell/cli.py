@@ -6,26 +6,22 @@ imported when its command is run or help is asked for. A user's error is one lin
 
 from __future__ import annotations
 
-import re
 import sys
 from importlib.metadata import EntryPoint, entry_points, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from sandcell.errors import SandcellError
+from sandcell.errors import SandcellError, explain
+from sandcell_wire.execution import first_line
+from sandcell_wire.words import plain
 
 if TYPE_CHECKING:
     from sandcell._sync.client import Client, Session
 
 PLUGINS = "sandcell.commands"
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-def plain(text: str) -> str:
-    """Text of others, harmless to a terminal: control characters are shown, not obeyed."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _plugins() -> dict[str, EntryPoint]:
@@ -144,6 +140,8 @@ def _table(found: Any) -> None:
 
 
 def _why(session: Session) -> str:
+    if session.model.journal.value == "altered":
+        return "its journal was altered; see `sandcell export` and `sandcell verify`"
     if session.model.closes_at is not None and session.model.status.value != "terminated":
         return f"closes at {session.model.closes_at.astimezone():%H:%M:%S}"
     return session.reason.text if session.reason is not None else ""
@@ -167,11 +165,68 @@ def close(
             typer.echo(f"{session.id} {state}")
 
 
+@app.command()
+def history(
+    session: Annotated[
+        str, typer.Argument(metavar="ID", help="Id, name, or unique beginning of an id.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write a notebook with all outputs there."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=500, help="Most executions to show.")] = 20,
+    profile: Profile = None,
+) -> None:
+    """Show what ran in a session, the newest last, or write it as a notebook."""
+    with _client(profile) as client:
+        found = client.sessions.get(session)
+        if output is not None:
+            _write_notebook(found.notebook(), output)
+            return
+        page = found.history(limit=limit, newest=True, outputs=False)
+    for execution in reversed(page.executions):
+        count = execution.execution_count or " "
+        first, is_cut = first_line(execution.code)
+        line = f"{execution.submitted_at.astimezone():%m-%d %H:%M:%S} {execution.status:8} "
+        typer.echo(plain(f"{line}[{count}] {first}{' …' if is_cut else ''}"))
+
+
+@app.command()
+def export(
+    session: Annotated[
+        str, typer.Argument(metavar="ID", help="Id, name, or unique beginning of an id.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write it.")],
+    profile: Profile = None,
+) -> None:
+    """Write all that was recorded of a session, signed, to a file for `sandcell verify`."""
+    with _client(profile) as client:
+        found = client.sessions.get(session)
+        try:
+            found.export(output)
+        except SandcellError:
+            raise
+        except OSError as error:
+            raise SandcellError(f"cannot write {output}: {error.strerror}") from error
+        newest = found.proofs(limit=1).proofs[0]
+    typer.echo(f"{output}: signed up to record {newest.seq} with the key {newest.key_id}")
+
+
+def _write_notebook(notebook: dict[str, Any], path: Path) -> None:
+    import json
+
+    try:
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise SandcellError(f"cannot write {path}: {error.strerror}") from error
+    cells = len(notebook["cells"])
+    typer.echo(f"{path}: {cells} cell{'' if cells == 1 else 's'}")
+
+
 def main() -> None:
     """The program `sandcell`. A user's error is one line, ours a traceback."""
     try:
         app()
     except SandcellError as error:
-        parts = [" ".join(part.split()).rstrip(".") for part in (str(error), error.hint or "")]
-        sys.stderr.write(f"error: {plain('. '.join(filter(None, parts)))}.\n")
+        sys.stderr.write(f"error: {plain(explain(error))}\n")
         sys.exit(1)

@@ -5,6 +5,8 @@
     ├── GatewayUnreachable (ConnectionError) no gateway answered
     │   └── EmbeddedStartError              the embedded gateway could not be started
     ├── RequestTimeout (TimeoutError)       the gateway did not answer in time
+    ├── ExecutionFailed (RuntimeError)      the code ended with an error; `result` has it
+    │   └── ExecutionTimedOut (TimeoutError) it ran longer than its timeout
     └── GatewayError                        the gateway answered with an error
         ├── RequestInvalid (ValueError)     the request cannot be right: change it
         ├── AuthenticationError (PermissionError)  no valid token
@@ -13,6 +15,7 @@
         │   ├── SessionNotFound
         │   └── SessionExpired              it existed, and has ended
         ├── ConflictError                   not in this state, or the name is taken
+        │   ├── RequestInFlight             the same request is being done; ask again
         │   └── SessionPaused
         ├── QuotaExceeded                   less first, then again
         ├── RateLimited                     again, later: `retry_after` seconds
@@ -29,9 +32,12 @@ arrives as a plain `GatewayError`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sandcell_wire.codes import Code
+
+if TYPE_CHECKING:
+    from sandcell.results import ExecutionResult
 
 
 class SandcellError(Exception):
@@ -57,6 +63,18 @@ class SandcellError(Exception):
         """Finds the request in the gateway's log."""
 
 
+def explain(error: SandcellError) -> str:
+    """What happened and what to do next: sentences on one line, for people."""
+    text, hint = (" ".join(part.split()) for part in (str(error), error.hint or ""))
+    if hint[:1].islower():  # it goes on, as in "there is no session 1; list yours with ..."
+        return _closed(f"{text.rstrip('.')}; {hint}")
+    return " ".join(_closed(part) for part in (text, hint) if part)
+
+
+def _closed(sentence: str) -> str:
+    return sentence if sentence.endswith((".", "?", "!", "…")) else f"{sentence}."
+
+
 class ConfigurationError(SandcellError, ValueError):
     """A setting cannot be used; names it and what was expected."""
 
@@ -64,13 +82,31 @@ class ConfigurationError(SandcellError, ValueError):
 class GatewayUnreachable(SandcellError, ConnectionError):
     """No gateway answered at the configured place."""
 
+    may_be_done = True
+    """Whether what was asked for may have been done all the same: the request was sent."""
+
 
 class EmbeddedStartError(GatewayUnreachable):
     """The embedded gateway could not be started."""
 
+    may_be_done = False
+
 
 class RequestTimeout(SandcellError, TimeoutError):
     """The gateway did not answer in time; what was asked may still happen."""
+
+
+class ExecutionFailed(SandcellError, RuntimeError):
+    """Code ended with an error."""
+
+    def __init__(self, message: str, *, result: ExecutionResult) -> None:
+        super().__init__(message)
+        self.result = result
+        """All that it has shown."""
+
+
+class ExecutionTimedOut(ExecutionFailed, TimeoutError):
+    """Code was interrupted because it ran longer than its timeout."""
 
 
 class GatewayError(SandcellError):
@@ -103,6 +139,10 @@ class SessionExpired(NotFoundError):
 
 class ConflictError(GatewayError):
     """It does not fit the present state: name taken, or not possible in this status."""
+
+
+class RequestInFlight(ConflictError):
+    """A request with the same idempotency key is being done; ask again for its answer."""
 
 
 class SessionPaused(ConflictError):
@@ -149,6 +189,8 @@ _CLASSES: dict[str, type[GatewayError]] = {
     Code.SESSION_EXPIRED: SessionExpired,
     Code.SESSION_PAUSED: SessionPaused,
     Code.CONFLICT: ConflictError,
+    Code.REQUEST_IN_FLIGHT: RequestInFlight,
+    Code.RANGE_NOT_SATISFIABLE: RequestInvalid,
     Code.QUOTA_EXCEEDED: QuotaExceeded,
     Code.RATE_LIMITED: RateLimited,
     Code.HOST_DISCONNECTED: HostDisconnected,

@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from sandcell.errors import ConfigurationError
+from sandcell_wire.words import GATEWAY_URL, SESSION_NAME, reason
 
 APP = "sandcell"
 MAX_RUNTIME_PATH = 50
@@ -60,13 +61,15 @@ class ClientSettings(BaseSettings):
 
     url: str | None = Field(
         default=None,
-        pattern=r"^https?://[^\s/]+",
+        pattern=GATEWAY_URL,
         description="Address of the gateway, as in https://host:8621. "
         "Default: the embedded gateway, started when needed.",
     )
     token: SecretStr | None = Field(default=None, description="Token for the gateway at `url`.")
     session: str | None = Field(
-        default=None, description="Name or id of the session that a kernel attaches to."
+        default=None,
+        pattern=SESSION_NAME,
+        description="Name or id of the session that a kernel attaches to.",
     )
     profile: str | None = Field(
         default=None, description="Table [profiles.NAME] of config.toml to take values from."
@@ -82,6 +85,11 @@ class ClientSettings(BaseSettings):
         description="Seconds for which a session is kept after its kernel was killed, for the "
         "kernel that takes it over.",
     )
+    recreate: bool = Field(
+        default=False,
+        description="Start a new session at once when a kernel's session is gone, instead of "
+        "telling so with an error; its variables are gone either way.",
+    )
     connect_timeout: float = Field(
         default=10.0, gt=0, description="Seconds to wait for a connection to the gateway."
     )
@@ -92,6 +100,12 @@ class ClientSettings(BaseSettings):
     )
     start_timeout: float = Field(
         default=30.0, gt=0, description="Seconds to wait for the embedded gateway to start."
+    )
+    keepalive: float = Field(
+        default=8.0,
+        ge=0.1,
+        description="Seconds of silence after which a kernel asks the gateway for a sign of life; "
+        "a line that stays silent for four times as long is given up and made anew.",
     )
     state_dir: Path = Field(
         default_factory=default_state_dir,
@@ -158,5 +172,5 @@ def _explain(error: ValidationError) -> str:
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
         got = "" if key.startswith("token") else f", got {item['input']!r}"
-        lines.append(f"setting {key} (SANDCELL_{key.upper()}): {item['msg']}{got}")
+        lines.append(f"setting {key} (SANDCELL_{key.upper()}): {reason(item)}{got}")
     return "; ".join(lines)

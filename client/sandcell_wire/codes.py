@@ -20,6 +20,8 @@ class Code(StrEnum):
     SESSION_EXPIRED = "session_expired"
     SESSION_PAUSED = "session_paused"
     CONFLICT = "conflict"
+    REQUEST_IN_FLIGHT = "request_in_flight"
+    RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
     QUOTA_EXCEEDED = "quota_exceeded"
     RATE_LIMITED = "rate_limited"
     HOST_DISCONNECTED = "host_disconnected"
@@ -38,6 +40,8 @@ HTTP_STATUS: dict[Code, int] = {
     Code.SESSION_EXPIRED: 410,
     Code.SESSION_PAUSED: 409,
     Code.CONFLICT: 409,
+    Code.REQUEST_IN_FLIGHT: 409,
+    Code.RANGE_NOT_SATISFIABLE: 416,
     Code.QUOTA_EXCEEDED: 403,
     Code.RATE_LIMITED: 429,
     Code.HOST_DISCONNECTED: 503,

@@ -8,10 +8,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Any, Literal, TypedDict, cast
 
 MAX_CONTROL_BYTES = 1 << 20
 """Most bytes of one control message."""
+
+
+class Close(IntEnum):
+    """Why a channel was closed: codes of RFC 6455, section 7.4, and one of ours."""
+
+    BAD_DATA = 1007
+    """The other end broke the protocol; the reason says how."""
+    RESTART = 1012
+    """Come back, the session lives on."""
+    TRY_LATER = 1013
+    """There are too many."""
+    FINAL = 4404
+    """The session is final or unknown; the reason is a problem's code."""
 
 
 class Hello(TypedDict):
@@ -56,6 +70,45 @@ class Gap(TypedDict):
     reason: str
 
 
+class Missed(TypedDict):
+    """What `after=missed` replays: executions that ended, or went on, while nobody was there."""
+
+    type: Literal["missed"]
+    after: int
+    """The number after which the channel goes on."""
+    msg_ids: list[str]
+    """In the order in which they were asked for; all that is left of them follows."""
+    ends: list[int | None]
+    """The number of each one's reply; None while it has none."""
+    left_out: int
+    """How many older ones are not among them."""
+
+
+class Seen(TypedDict):
+    """From the client, now and then: it has everything up to this number."""
+
+    type: Literal["seen"]
+    seq: int
+
+
+class Notice(TypedDict):
+    """What the client's user should know, once."""
+
+    type: Literal["notice"]
+    text: str
+
+
+class Open(TypedDict):
+    """The client's requests that have not ended.
+
+    Sent when a channel has caught up, after it opened and after a `gap`. An acknowledged
+    request that is not among them has ended, even if its end was not seen.
+    """
+
+    type: Literal["open"]
+    msg_ids: list[str]
+
+
 class StatusChanged(TypedDict):
     """The session's status changed."""
 
@@ -65,7 +118,7 @@ class StatusChanged(TypedDict):
     interpreter: str
 
 
-Control = Hello | KernelInfo | Ack | Gap | StatusChanged
+Control = Hello | KernelInfo | Missed | Seen | Notice | Ack | Gap | Open | StatusChanged
 
 
 class ControlError(ValueError):

@@ -24,8 +24,8 @@ MAX_ENVELOPE_BYTES = 64 * 1024
 """Most bytes a header or parent header may have."""
 MAX_IDENTITIES = 8
 """Most routing frames before the delimiter."""
-MAX_PARTS = 4096
-"""Most frames (envelope, content and buffers) of one message."""
+MAX_PARTS = 1 << 18
+"""Most frames (envelope, content and buffers) of one message. Their bytes have a bound too."""
 
 Buffer = bytes | memoryview
 
@@ -61,8 +61,19 @@ class Message:
         )
 
     def content_dict(self) -> dict[str, Any]:
-        """The decoded content. Raises `MessageError` if it is not a JSON object."""
-        return parse_object(bytes(self.content), "content")
+        """The decoded content. Raises `MessageError` if it is not a JSON object.
+
+        ipykernel sends text that is no UTF-8 (a file's name, say) as the bytes that it was:
+        each is read as U+FFFD.
+        """
+        return parse_object(bytes(self.content), "content", errors="replace")
+
+    def content_if_any(self) -> dict[str, Any]:
+        """The same, but empty for what is not a JSON object, as a sandbox may send it."""
+        try:
+            return self.content_dict()
+        except MessageError:
+            return {}
 
 
 @dataclass(slots=True, frozen=True)
@@ -76,11 +87,26 @@ class Envelope:
     parent_type: str
     subshell_id: str | None
 
+    @property
+    def executes(self) -> bool:
+        """Whether it is a cell."""
+        return self.msg_type == "execute_request"
 
-def parse_object(data: bytes, what: str) -> dict[str, Any]:
+    @property
+    def wants_reply(self) -> bool:
+        """Messages like `comm_msg` have no reply: they are over when the kernel is idle again."""
+        return self.msg_type.endswith("_request")
+
+    @property
+    def reply_type(self) -> str:
+        """The type of its answer."""
+        return self.msg_type.removesuffix("_request") + "_reply"
+
+
+def parse_object(data: bytes, what: str, *, errors: str = "strict") -> dict[str, Any]:
     """Decode a JSON object. Raises `MessageError` naming `what`."""
     try:
-        value = json.loads(str(data, "utf-8"))  # bytes would have their encoding guessed
+        value = json.loads(str(data, "utf-8", errors))  # bytes would have their encoding guessed
     except (ValueError, RecursionError) as error:
         raise MessageError(f"{what} is not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -127,16 +153,20 @@ def make(
     session: str,
     parent_header: bytes = b"{}",
     metadata: Mapping[str, Any] | None = None,
+    msg_id: str | None = None,
+    subshell_id: str | None = None,
 ) -> Message:
-    """A new message with a fresh id, in the name of the interpreter `session`."""
+    """A new message in the name of `session`, with a fresh id unless one is given."""
     header = {
-        "msg_id": uuid.uuid4().hex,
+        "msg_id": msg_id or uuid.uuid4().hex,
         "msg_type": msg_type,
         "username": "sandcell",
         "session": session,
         "date": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         "version": PROTOCOL_VERSION,
     }
+    if subshell_id is not None:
+        header["subshell_id"] = subshell_id
     return Message(
         channel=channel,
         header=dumps(header),

@@ -6,17 +6,25 @@ Times are RFC 3339 in UTC, durations are seconds, ids are UUID4.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, StringConstraints
 
 from sandcell_wire.codes import Code
-from sandcell_wire.states import Status
+from sandcell_wire.states import JournalState, Status
+from sandcell_wire.words import ENV_NAME, INTERPRETER, SESSION_NAME, webhook_url
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-Interpreter = Annotated[str, StringConstraints(pattern=r"^[0-9a-f-]{32,36}$")]
+Name = Annotated[str, StringConstraints(pattern=SESSION_NAME)]
+EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
+Interpreter = Annotated[str, StringConstraints(pattern=INTERPRETER)]
+SourceCode = Annotated[str, StringConstraints(min_length=1, max_length=1 << 19)]
+ExecutionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{8,64}$")]
+WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
+WebhookState = Literal["pending", "delivered", "given_up"]
+
+CLIENT_LABEL, KERNEL = "client", "kernel"
+"""Key and value of the label on sessions that a local kernel made for itself."""
 
 
 class Model(BaseModel):
@@ -25,15 +33,42 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Reason(BaseModel):
-    """Why a session is in its status."""
+class Answer(BaseModel):
+    """Base of all answers: those of a newer gateway may have more fields."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Reason(Answer):
+    """Why a session is in its status."""
 
     code: str
     """Stable word: `out_of_memory`, `signal`, `exit`, `host_lost`, `closed`, `start_failed`, …"""
     text: str
     """One sentence for people."""
+
+
+class SessionLimits(Model):
+    """What a session may use. Left out, it may use what the gateway allows one session."""
+
+    memory: Annotated[ByteSize, Field(ge=64 << 20)] | None = None
+    """Bytes, or text such as `4GiB`; of all its processes together."""
+    cpus: Annotated[float, Field(gt=0, le=4096)] | None = None
+    """Processors' worth of time, e.g. 1.5."""
+    disk: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
+    """Bytes, or text such as `20GiB`; of workspace and installed packages together."""
+    processes: Annotated[int, Field(ge=16, le=65536)] | None = None
+
+
+class LimitsModel(Answer):
+    """A session's limits as the gateway shows them; 0 is no limit."""
+
+    memory: int
+    cpus: float
+    disk: int
+    processes: int
+    soft: list[str]
+    """The ones that can be exceeded for a moment (`memory`, `disk`) or evaded (`cpus`)."""
 
 
 class SessionCreate(Model):
@@ -50,6 +85,7 @@ class SessionCreate(Model):
     """The id that the interpreter's messages carry in `header.session`."""
     image: str | None = None
     """Prefix of the Python environment to run in; only an embedded gateway accepts one."""
+    limits: SessionLimits = SessionLimits()
 
 
 class SessionRestart(Model):
@@ -59,10 +95,8 @@ class SessionRestart(Model):
     """The new interpreter's id in `header.session`."""
 
 
-class SessionModel(BaseModel):
+class SessionModel(Answer):
     """A session as the gateway shows it."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: UUID
     name: str | None
@@ -74,13 +108,17 @@ class SessionModel(BaseModel):
     """False when the engine isolates nothing from the host."""
     metadata: dict[str, str]
     interpreter: str
+    limits: LimitsModel
     created_at: datetime
     updated_at: datetime
     closes_at: datetime | None
     """When the session will be closed if nobody attaches before."""
+    journal: JournalState = JournalState.UNPROVEN
+    """Whether the journal is the one that was signed, as found when the gateway or the
+    session's supervisor took the session over the last time."""
 
 
-class SessionList(BaseModel):
+class SessionList(Answer):
     """Answer of `GET /v1/sessions`."""
 
     sessions: list[SessionModel]
@@ -89,14 +127,75 @@ class SessionList(BaseModel):
     offset: int
 
 
-class Health(BaseModel):
-    """Answer of `GET /health`."""
+class WebhookModel(Answer):
+    """How far the delivery of a job's webhook is."""
 
+    url: str
+    state: WebhookState
+    attempts: int
+    last_status: int | None
+    """HTTP status of the last answer; None when there was none."""
+    last_error: str | None
+    """Why the last attempt failed; None after one that succeeded, and before the first."""
+    next_attempt_at: datetime | None
+    """None while the job runs, and when no more is tried."""
+
+
+class ExecutionModel(Answer):
+    """One execution of the session's history."""
+
+    id: str
+    """The request's `msg_id`."""
+    code: str
     status: str
-    version: str
+    """`queued`, `running`, `ok`, `error`, `aborted` or `unknown`."""
+    execution_count: int | None
+    detached: bool
+    """Whether it was started without anybody who waits for it."""
+    submitted_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    outputs: list[dict[str, Any]] | None = None
+    """As notebooks hold them (nbformat 4.5); None when they were not asked for."""
+    timed_out: bool = False
+    """Whether it was interrupted because it ran longer than its `timeout`."""
+    lost_messages: int = 0
+    """Messages of its time whose content was dropped from a journal that was full."""
+    webhook: WebhookModel | None = None
+    """For a job that was started with one."""
 
 
-class Problem(BaseModel):
+class History(Answer):
+    """Answer of `GET /v1/sessions/{id}/history`."""
+
+    executions: list[ExecutionModel]
+    total: int
+    limit: int
+    offset: int
+
+
+class Notebook(Answer):
+    """Answer of `GET /v1/sessions/{id}/history.ipynb`: nbformat 4.5."""
+
+    model_config = ConfigDict(extra="allow")
+
+    nbformat: int
+    nbformat_minor: int
+    metadata: dict[str, Any]
+    cells: list[dict[str, Any]]
+
+
+class JobCreate(Model):
+    """Body of `POST /v1/sessions/{id}/jobs`."""
+
+    code: SourceCode
+    id: ExecutionId | None = None
+    """Sent again with the same id it is the same job."""
+    webhook: WebhookUrl | None = None
+    """Is told when the job has ended, with a `JobEnded`."""
+
+
+class Problem(Answer):
     """An error as an RFC 9457 problem document (`application/problem+json`)."""
 
     model_config = ConfigDict(extra="allow")
@@ -111,3 +210,152 @@ class Problem(BaseModel):
     request_id: str | None = None
     errors: list[dict[str, Any]] | None = None
     """For `validation_error`: each bad field with its place and reason."""
+
+
+class CodeRun(Model):
+    """Body of `POST /v1/sessions/{id}/code`."""
+
+    code: SourceCode
+    id: ExecutionId | None = None
+    """Sent again with the same id it is the same execution."""
+    timeout: Annotated[float, Field(gt=0, le=604_800)] | None = None
+    """Seconds that it may run; then it is interrupted."""
+
+
+class ExecutionStarted(Answer):
+    """First line of a stream: the code is recorded, and will run."""
+
+    type: Literal["started"] = "started"
+    execution: ExecutionModel
+
+
+class ExecutionOutput(Answer):
+    """A line of a stream: a message of the kernel that changes what is shown."""
+
+    type: Literal["output"] = "output"
+    seq: int
+    """Its number in the session's journal."""
+    msg_type: Literal[
+        "stream",
+        "display_data",
+        "execute_result",
+        "update_display_data",
+        "clear_output",
+        "error",
+    ]
+    content: dict[str, Any]
+    """As the Jupyter messaging specification has it."""
+
+
+class ExecutionEnded(Answer):
+    """Last line of a stream; the outputs came before."""
+
+    type: Literal["ended"] = "ended"
+    execution: ExecutionModel
+
+
+class StreamFailed(Answer):
+    """Last line of a stream that cannot go on. The code may run on."""
+
+    type: Literal["failed"] = "failed"
+    problem: Problem
+
+
+ExecutionEvent = Annotated[
+    ExecutionStarted | ExecutionOutput | ExecutionEnded | StreamFailed, Field(discriminator="type")
+]
+
+
+class FileModel(Answer):
+    """A file of a session's workspace."""
+
+    path: str
+    """Relative to the workspace, `/` between its parts."""
+    type: Literal["file", "directory", "link", "other"]
+    size: int
+    """Bytes."""
+    modified_at: datetime
+    mode: int
+    """Permission bits."""
+    etag: str
+    """Another one when the content may be another."""
+
+
+class FileList(Answer):
+    """Answer of `GET /v1/sessions/{id}/files`."""
+
+    files: list[FileModel]
+    truncated: bool
+    """Whether there are more."""
+
+
+class JobEndedData(Answer):
+    """What a webhook says of its job: neither code nor output."""
+
+    session_id: UUID
+    job_id: str
+    status: str
+    """`ok`, `error`, `aborted`, or `unknown` when nobody is left who knows."""
+    execution_count: int | None
+    submitted_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class JobEnded(Answer):
+    """Body of a webhook (standardwebhooks.com)."""
+
+    type: Literal["job.ended"] = "job.ended"
+    timestamp: datetime
+    """When the job ended, or when that was noticed."""
+    data: JobEndedData
+
+
+class ProofModel(Answer):
+    """A signed statement about a session's journal."""
+
+    session_id: UUID
+    seq: int
+    """How many records it covers."""
+    chain: str
+    """The chain after the last of them, in hexadecimal digits."""
+    signed_at: datetime
+    key_id: str
+    attestable: bool
+    """False when the session's engine isolates nothing."""
+    signature: str
+    """Ed25519, in hexadecimal digits."""
+    statement: str
+    """What was signed: JSON, which says all of the above but the signature."""
+
+
+class ProofList(Answer):
+    """Answer of `GET /v1/sessions/{id}/proofs`."""
+
+    proofs: list[ProofModel]
+    total: int
+    limit: int
+    offset: int
+
+
+class ProofKey(Answer):
+    """A public key that proofs are checked with."""
+
+    id: str
+    public_key: str
+    """Ed25519, 64 hexadecimal digits."""
+    signs: bool
+    """Whether it is the one that signs now."""
+
+
+class ProofKeys(Answer):
+    """Answer of `GET /v1/proof-keys`."""
+
+    keys: list[ProofKey]
+
+
+class Health(Answer):
+    """Answer of `GET /health`."""
+
+    status: str
+    version: str

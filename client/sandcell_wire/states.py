@@ -75,6 +75,17 @@ _TABLE: dict[tuple[Status, Event], Status] = {
 }
 
 
+class JournalState(StrEnum):
+    """What became of the comparison of a session's journal with the proofs of it."""
+
+    UNPROVEN = "unproven"
+    """There is no proof that it could be compared with."""
+    INTACT = "intact"
+    """It is the one that was signed, and what came later."""
+    ALTERED = "altered"
+    """It is not the one that was signed: something was changed, removed or cut off."""
+
+
 class IllegalTransition(ValueError):
     """The event cannot happen in that status; names both ends."""
 

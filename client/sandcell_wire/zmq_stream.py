@@ -9,6 +9,7 @@ and every partial drain the socket must be looked at again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,10 +17,18 @@ import zmq
 
 from sandcell_wire.messages import Buffer
 
+log = logging.getLogger(__name__)
+
 MAX_BATCH = 64
 """Most messages taken in one turn of the loop, so that other sockets get theirs."""
 COPY_THRESHOLD = 64 * 1024
 """Parts from this size are sent without a copy."""
+
+# Numbers: arithmetic with enum members costs more than the calls that it is for.
+_LAST = int(zmq.DONTWAIT)
+_MORE = int(zmq.DONTWAIT) | int(zmq.SNDMORE)
+_READABLE = int(zmq.POLLIN)
+_WRITABLE = int(zmq.POLLOUT)
 
 
 class ZmqStream:
@@ -61,10 +70,10 @@ class ZmqStream:
         return True
 
     def _send(self, frames: Sequence[Buffer]) -> None:
-        last = len(frames) - 1
+        send, last = self._socket.send, len(frames) - 1
         for index, frame in enumerate(frames):
-            flags = zmq.DONTWAIT | (zmq.SNDMORE if index < last else 0)
-            self._socket.send(frame, flags, copy=len(frame) < COPY_THRESHOLD)
+            flags = _MORE if index < last else _LAST
+            send(frame, flags, copy=len(frame) < COPY_THRESHOLD)
 
     def pause(self) -> None:
         """Stop reading; the socket's own marks then hold the sender back."""
@@ -85,8 +94,8 @@ class ZmqStream:
         """
         if self._scheduled is None and not self._socket.closed:
             events = self._events()
-            readable = events & zmq.POLLIN and not self._paused
-            if readable or (self._full and events & zmq.POLLOUT):
+            readable = events & _READABLE and not self._paused
+            if readable or (self._full and events & _WRITABLE):
                 self._scheduled = self._loop.call_soon(self._again)
 
     def _again(self) -> None:
@@ -95,15 +104,24 @@ class ZmqStream:
 
     def _drain(self) -> None:
         socket: Any = self._socket
-        if self._full and not socket.closed and self._events() & zmq.POLLOUT:
+        if self._full and not socket.closed and self._events() & _WRITABLE:
             self._full = False
             if self._writable is not None:
                 self._writable()
         for _ in range(MAX_BATCH):
-            if socket.closed or self._paused or not self._events() & zmq.POLLIN:
+            if socket.closed or self._paused or not self._events() & _READABLE:
                 return
-            self._receive(socket.recv_multipart(zmq.DONTWAIT))
+            self._take(socket.recv_multipart(_LAST))
         self._look_again()
+
+    def _take(self, frames: list[bytes]) -> None:
+        """Hand one message on. What fails with it must not end the reading: nothing would tell
+        the edge-triggered descriptor that more is there.
+        """
+        try:
+            self._receive(frames)
+        except Exception:
+            log.exception("a message was dropped: its receiver failed")
 
     def close(self, linger: int = 0) -> None:
         """Close the socket; `linger` milliseconds for what is queued. Harmless when closed."""

@@ -10,15 +10,24 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from sandcell_gateway.auth import Authenticator
+from sandcell_gateway.idempotency import IdempotencyKeys
 from sandcell_gateway.middleware import Edge, HostCheck, handle
 from sandcell_gateway.paths import DATABASE
 from sandcell_gateway.problems import TABLE
-from sandcell_gateway.routes import channels, health, sessions
+from sandcell_gateway.proofs.keys import SigningKeys
+from sandcell_gateway.routes import channels, code, files, health, history, proofs, sessions
+from sandcell_gateway.sessions.proofs import ProofService
+from sandcell_gateway.sessions.proving import Prover
 from sandcell_gateway.sessions.reconciler import open_reconciler
 from sandcell_gateway.sessions.service import SessionService
 from sandcell_gateway.settings import GatewaySettings
 from sandcell_gateway.store.database import open_database
+from sandcell_gateway.store.idempotency import KeyStore
+from sandcell_gateway.store.proofs import ProofStore
 from sandcell_gateway.store.sessions import SessionStore
+from sandcell_gateway.store.webhooks import WebhookStore
+from sandcell_gateway.webhooks.deliveries import make_sender, open_webhooks
+from sandcell_gateway.webhooks.jobs import JobEnds
 
 
 def create_app(
@@ -26,22 +35,40 @@ def create_app(
     authenticator: Authenticator,
     *,
     embedded: bool = False,
-    on_service: Callable[[SessionService], None] = lambda service: None,
+    on_running: Callable[[Callable[[], bool]], None] = lambda needed: None,
 ) -> FastAPI:
     """The application. Its directories must exist and be locked (`paths`).
 
-    `on_service` gets the service as soon as it runs, for what ends the embedded gateway.
+    `on_running` gets, as soon as it runs, what says whether anything needs it to go on: a
+    live session, or a webhook that is due.
+    Raises `SettingsError` when the signing key cannot be used.
     """
+    keys = SigningKeys.open(settings.state_dir)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(open_database(settings.state_dir / DATABASE))
             store = SessionStore(database)
-            reconciler = await stack.enter_async_context(open_reconciler(store, settings))
+            prover = Prover(ProofStore(database), keys, settings)
+            reconciler = await stack.enter_async_context(
+                open_reconciler(store, settings, prover.accompany)
+            )
+            stack.push_async_callback(lambda: prover.leave(reconciler.keepers.values()))
             service = SessionService(settings, store, reconciler, embedded=embedded)
-            app.state.service = service
-            on_service(service)
+            app.state.proofs = ProofService(service, ProofStore(database), prover)
+            # Later than the reconciler, so that they end before its keepers do.
+            webhooks = await stack.enter_async_context(
+                open_webhooks(
+                    WebhookStore(database),
+                    JobEnds(reconciler).wait,
+                    make_sender(settings),
+                    settings.webhook_signer,
+                )
+            )
+            app.state.service, app.state.webhooks = service, webhooks
+            app.state.keys = IdempotencyKeys(KeyStore(database))
+            on_running(lambda: service.live > 0 or webhooks.needed)
             yield
 
     app = FastAPI(
@@ -53,8 +80,8 @@ def create_app(
         exception_handlers=dict.fromkeys(TABLE, handle),
     )
     app.state.authenticator = authenticator
-    for router in (health.router, sessions.router, channels.router):
-        app.include_router(router)
+    for part in (health, sessions, code, files, history, proofs, channels):
+        app.include_router(part.router)
     hosts = HostCheck(settings.host, settings.allowed_hosts, settings.allowed_origins)
     app.add_middleware(cast("type[ASGIApp]", Edge), hosts=hosts)  # type: ignore[arg-type]
     return app

@@ -68,6 +68,7 @@ def gateway(**given: Any) -> None:
     """Run a gateway in the foreground, on TCP and, with --socket, on a Unix socket."""
     try:
         settings = load(given)
+        _check_engine(settings.engine)
         paths.prepare(settings)
         with paths.GatewayLock(settings) as lock, ExitStack() as stack:
             lock.acquire(LOCK_WAIT)
@@ -76,14 +77,25 @@ def gateway(**given: Any) -> None:
         raise _fail(error) from error
 
 
+def _check_engine(name: str) -> None:
+    from sandcell_gateway.engines import registry
+
+    known = [registry.AUTO, *registry.names()]
+    if name not in known:
+        expected = ", ".join(known)
+        raise SettingsError(f"setting engine (SANDCELL_ENGINE): expected {expected}, got {name!r}")
+
+
 def _run(settings: GatewaySettings, stack: ExitStack) -> None:
     import uvloop
 
     from sandcell_gateway.app import create_app
     from sandcell_gateway.auth import Authenticator, token_from_file
+    from sandcell_gateway.engines import cgroups
     from sandcell_gateway.server import listen_tcp, listen_unix, make_server
 
     logs.configure(settings.log_level)
+    cgroups.delegate()
     file = settings.state_dir / paths.TOKEN
     given = settings.token.get_secret_value() if settings.token is not None else None
     token, made = (given, False) if given else token_from_file(file)

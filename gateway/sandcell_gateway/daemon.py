@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,6 @@ from sandcell_gateway.settings import GatewaySettings, SettingsError, load
 
 if TYPE_CHECKING:
     from sandcell_gateway.server import Server
-    from sandcell_gateway.sessions.service import SessionService
 
 LOCK_WAIT = 20.0
 """Seconds to wait for an earlier daemon that is about to end."""
@@ -31,7 +32,14 @@ READY = b"1"
 FAILED = b"0"
 """First byte on the ready pipe; after `FAILED` comes the reason as text."""
 
-_SCRUBBED = ("JPY_", "JUPYTERHUB_", "SANDCELL_TOKEN", "SANDCELL_URL", "SANDCELL_SESSION")
+_SCRUBBED = (
+    "JPY_",
+    "JUPYTERHUB_",
+    "SANDCELL_TOKEN",
+    "SANDCELL_URL",
+    "SANDCELL_SESSION",
+    "SANDCELL_WEBHOOK_SECRET",
+)
 
 
 class ReadyPipe:
@@ -96,28 +104,34 @@ def _detach(log: Path, limit: int) -> bool:
 
 
 def _serve(settings: GatewaySettings, ready: ReadyPipe) -> None:
-    # The heavy imports, after the starter's process has been left.
+    # The heavy imports, after the starter's process has been left. They make no garbage, and
+    # looking for it takes a quarter of the start, for which somebody waits.
+    gc.disable()
     import structlog
     import uvloop
 
     from sandcell_gateway.app import create_app
     from sandcell_gateway.auth import Authenticator
+    from sandcell_gateway.engines import cgroups
     from sandcell_gateway.server import listen_unix, make_server
 
     logs.configure(settings.log_level)
+    cgroups.delegate()
     log = structlog.get_logger(__name__)
     path = settings.runtime_dir / paths.SOCKET
-    services: list[SessionService] = []
-    app = create_app(settings, Authenticator(None), embedded=True, on_service=services.append)
+    needs: list[Callable[[], bool]] = []
+    app = create_app(settings, Authenticator(None), embedded=True, on_running=needs.append)
 
     def started() -> None:
+        gc.freeze()
+        gc.enable()
         log.info("embedded gateway", socket=str(path), pid=os.getpid())
         ready.tell(READY)
 
     async def live(server: Server) -> None:
         with listen_unix(path) as listener:
             async with asyncio.TaskGroup() as group:
-                watch = group.create_task(_stop_when_idle(settings, server, services, path))
+                watch = group.create_task(_stop_when_idle(settings, server, needs, path))
                 try:
                     await server.serve(sockets=[listener])
                 finally:
@@ -130,12 +144,12 @@ def _serve(settings: GatewaySettings, ready: ReadyPipe) -> None:
 
 
 async def _stop_when_idle(
-    settings: GatewaySettings, server: Server, services: list[SessionService], path: Path
+    settings: GatewaySettings, server: Server, needs: list[Callable[[], bool]], path: Path
 ) -> None:
     needed = time.monotonic()
     while True:
         await asyncio.sleep(IDLE_POLL)
-        if not server.started or any(service.live for service in services):
+        if not server.started or any(needed() for needed in needs):
             needed = time.monotonic()
         seen, patience = server.last_seen, settings.embedded_idle
         if seen is None:

@@ -17,6 +17,7 @@ from sandcell_gateway import paths
 from sandcell_gateway.engines import registry
 from sandcell_gateway.engines.base import Engine, EngineError, Probe
 from sandcell_gateway.images import Image, ImageError
+from sandcell_gateway.proofs import keys
 from sandcell_gateway.settings import GatewaySettings, SettingsError
 
 CONNECT_SECONDS = 5.0
@@ -122,6 +123,7 @@ def examine(settings: GatewaySettings) -> Report:
         *_versions(),
         _image(),
         *_directories(settings),
+        _signing_key(settings),
         _daemon(settings),
         _kernelspec(),
         _lifetime(),
@@ -180,6 +182,17 @@ def _directories(settings: GatewaySettings) -> Iterator[Finding]:
             yield Finding(what, Level.BAD, str(error))
         else:
             yield Finding(what, Level.OK, f"{path}, private")
+
+
+def _signing_key(settings: GatewaySettings) -> Finding:
+    path = settings.state_dir / keys.KEY
+    if not path.exists():
+        return Finding("signing key", Level.OK, "not made yet; the gateway's first start makes it")
+    try:
+        name = keys.look(path)
+    except SettingsError as error:
+        return Finding("signing key", Level.BAD, str(error))
+    return Finding("signing key", Level.OK, f"{name}, readable for this user only")
 
 
 class _UnixConnection(http.client.HTTPConnection):

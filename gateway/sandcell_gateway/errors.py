@@ -4,13 +4,18 @@
     ├── Unauthorized            no valid credential
     ├── Refused                 the request's Host, Origin or peer is not welcome
     ├── BadRequest              a value that no schema catches
+    ├── RangeNotSatisfiable     the file is shorter
     ├── SessionNotFound         unknown, or another owner's
     ├── SessionEnded            final: nothing more can be done with it
+    ├── KeyReused               an `Idempotency-Key` came with another body
+    ├── RequestInFlight         an `Idempotency-Key` came again before the answer
     ├── NameTaken               another live session of the owner has the name
     ├── NotPossible             the session's status does not allow it now
     ├── EngineUnavailable       no sandbox can be made on this machine
     ├── OutOfIdentities         every uid set aside for sessions is in use
+    ├── TooManyWebhooks         the session has so many that are not delivered
     ├── ShimUnreachable         the session's shim does not answer now
+    │   └── ShimLost            the line to it ended
     └── ShimRefused             the shim answered with an error
 
 Only this family crosses the network with its text; `problems` maps it to codes.
@@ -50,6 +55,36 @@ class BadRequest(GatewayError):
     code = Code.VALIDATION_ERROR
 
 
+class RangeNotSatisfiable(GatewayError):
+    """A `Range` that the file does not have."""
+
+    code = Code.RANGE_NOT_SATISFIABLE
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the file has {size} bytes", "ask for bytes that it has")
+
+
+class KeyReused(GatewayError):
+    """The `Idempotency-Key` came before, with another body."""
+
+    code = Code.VALIDATION_ERROR
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this Idempotency-Key was used for another request",
+            "give each request a key of its own, and send it again unchanged",
+        )
+
+
+class RequestInFlight(GatewayError):
+    """The first request with this `Idempotency-Key` has not been answered yet."""
+
+    code = Code.REQUEST_IN_FLIGHT
+
+    def __init__(self) -> None:
+        super().__init__("a request with this Idempotency-Key is being done", "ask again")
+
+
 class SessionNotFound(GatewayError):
     """No session of this owner has the id. Another owner's looks the same."""
 
@@ -58,6 +93,18 @@ class SessionNotFound(GatewayError):
     def __init__(self, session_id: str) -> None:
         super().__init__(f"there is no session {session_id}", "list yours with `sandcell sessions`")
         self.session_id = session_id
+
+
+class ExecutionNotFound(GatewayError):
+    """The session's history has no execution with the id, or no longer."""
+
+    code = Code.NOT_FOUND
+
+    def __init__(self, execution_id: str) -> None:
+        super().__init__(
+            f"there is no execution {execution_id}", "list them with GET /v1/sessions/{id}/history"
+        )
+        self.execution_id = execution_id
 
 
 class SessionEnded(GatewayError):
@@ -102,10 +149,29 @@ class OutOfIdentities(GatewayError):
     code = Code.QUOTA_EXCEEDED
 
 
+class TooManyWebhooks(GatewayError):
+    """So many of the session's webhooks are not delivered that no more are taken."""
+
+    code = Code.QUOTA_EXCEEDED
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"{most} webhooks of this session are not delivered yet",
+            "wait until some are, or leave `webhook` out",
+        )
+
+
 class ShimUnreachable(GatewayError):
     """The session's shim does not answer at the moment."""
 
     code = Code.HOST_DISCONNECTED
+
+
+class ShimLost(ShimUnreachable):
+    """The line to the session's shim ended; the next shim is perhaps on its way."""
+
+    def __init__(self) -> None:
+        super().__init__("the line to the session's supervisor ended", "try again")
 
 
 class ShimRefused(GatewayError):

@@ -7,6 +7,7 @@ string: it may carry a token.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import time
 import uuid
@@ -28,7 +29,8 @@ REQUEST_ID = "request_id"
 """Key of the connection's state."""
 ANY = "*"
 MAX_BODY_BYTES = 1 << 20
-"""Most bytes of a request's body."""
+"""Most bytes of a request's body, but for files, which pass as a stream."""
+_FILES = re.compile(r"/v1/sessions/[^/]+/files/")
 _log = structlog.get_logger("sandcell_gateway.access")
 
 
@@ -124,7 +126,7 @@ class Exchange:
 
     def limited(self, receive: Receive) -> Receive:
         """Receive at most `MAX_BODY_BYTES`. Raises `BadRequest` at once if more are announced."""
-        if self._scope["type"] != "http":
+        if self._scope["type"] != "http" or self._is_file():
             return receive
         announced = Headers(scope=self._scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
@@ -140,6 +142,11 @@ class Exchange:
             return message
 
         return receive_some
+
+    def _is_file(self) -> bool:
+        """Whether the body is a file's content: the session's disk limit bounds that."""
+        is_put = self._scope["method"] == "PUT"
+        return is_put and _FILES.match(self._scope["path"]) is not None
 
     async def send(self, message: Message) -> None:
         """Pass on; headers are added to the first message."""

@@ -24,6 +24,7 @@ from sandcell_gateway.errors import GatewayError
 from sandcell_wire.codes import HTTP_STATUS, Code
 from sandcell_wire.models import Problem
 from sandcell_wire.states import IllegalTransition
+from sandcell_wire.words import reason
 
 MEDIA_TYPE = "application/problem+json"
 _log = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ def _transition(error: IllegalTransition) -> Problem:
 def _validation(error: ValidationException) -> Problem:
     # Without `input`: it may hold the environment of a session.
     items = [
-        {"place": [str(part) for part in item["loc"]], "reason": item["msg"]}
+        {"place": [str(part) for part in item["loc"]], "reason": reason(item)}
         for item in error.errors()
     ]
     first = items[0] if items else {"place": ["body"], "reason": "not valid"}

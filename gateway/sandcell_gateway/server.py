@@ -22,13 +22,17 @@ from uvicorn.server import ServerState
 
 from sandcell_gateway.auth import PEER_UID, peer_allowed
 from sandcell_gateway.settings import SettingsError
-from sandcell_gateway.splice import CLOSE_RESTART, Upstream
+from sandcell_gateway.splice import Upstream
+from sandcell_wire.control import Close
 from sandcell_wire.frames import MAX_FRAME_BYTES
 
 BACKLOG = 512
 """Connections that may wait to be accepted."""
 GRACEFUL_SECONDS = 5
 """How long running requests may take to end when the gateway stops."""
+KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Seconds of silence, seconds between probes and their number (tcp(7)): after 30 s a client
+that vanished is given up. Not TCP_USER_TIMEOUT, which would end clients that read slowly."""
 SPLICE = "sandcell.splice"
 """The ASGI extension by which a handler hands its connection over."""
 
@@ -107,7 +111,7 @@ class SpliceProtocol(WebSocketsSansIOProtocol):
         if self._upstream is None:
             super().shutdown()
             return
-        self._upstream.end_client(CLOSE_RESTART, "the gateway restarts")
+        self._upstream.end_client(Close.RESTART, "the gateway restarts")
         self.transport.close()
 
 
@@ -168,6 +172,10 @@ def listen_tcp(host: str, port: int) -> socket.socket:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # Accepted connections inherit it; asyncio alone would not set it on all.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in KEEPALIVE.items():
+                if hasattr(socket, name):  # macOS has not all
+                    sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
             sock.bind((host, port))
             sock.listen(BACKLOG)
         except BaseException:

@@ -8,14 +8,16 @@ deeper reads the environment. `docs/settings.md` lists every field (a test check
 from __future__ import annotations
 
 import os
+import re
+import ssl
 import tomllib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import platformdirs
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import ByteSize, Field, SecretStr, ValidationError
 from pydantic.config import JsonDict
 from pydantic_settings import (
     BaseSettings,
@@ -24,11 +26,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from sandcell_gateway.webhooks.addresses import Allowed
+from sandcell_gateway.webhooks.signing import Signer
+
 MAX_RUNTIME_PATH = 50
 """Most bytes of the runtime directory's path: a Unix socket's path has at most 107,
 and `s/<16 hex digits>/k/<name>-5` follows."""
 
 APP = "sandcell"
+_ORIGIN = re.compile(r"https?://[^\s/*]+/?")
 
 NOT_AN_OPTION: JsonDict = {"cli": False}
 """Marks what must not stand on a command line, where every user of the machine can read it."""
@@ -88,6 +94,23 @@ class GatewaySettings(BaseSettings):
     engine: str = Field(
         default="auto", description="How sandboxes are made: auto takes the strongest that works."
     )
+    max_memory: ByteSize | None = Field(
+        default=None,
+        ge=64 << 20,
+        description="Most memory of one session in bytes, or as 4GiB. Default: three quarters of "
+        "this machine's.",
+    )
+    max_cpus: float = Field(
+        default=0.0, ge=0, description="Most processors' worth of time of one session; 0: all."
+    )
+    max_disk: ByteSize = Field(
+        default=ByteSize(20 << 30),
+        ge=1 << 20,
+        description="Most bytes of one session's files and packages, or as 20GiB.",
+    )
+    max_processes: int = Field(
+        default=512, ge=16, description="Most processes and threads of one session."
+    )
     allowed_hosts: list[str] = Field(
         default_factory=list[str],
         description="Host names that clients on TCP may use, besides localhost, this machine's "
@@ -108,6 +131,44 @@ class GatewaySettings(BaseSettings):
         ge=0,
         description="Seconds for which closed sessions stay in the store.",
     )
+    orphan_timeout: float = Field(
+        default=86400.0,
+        ge=1,
+        le=10 * 365 * 86400,
+        description="Seconds after which a session is closed whose kernel was killed and has "
+        "not come back.",
+    )
+    journal_bytes: int = Field(
+        default=256 << 20,
+        ge=1 << 20,
+        description="Most bytes on disk of one session's journal; the oldest output goes first.",
+    )
+    proof_executions: int = Field(
+        default=100,
+        ge=0,
+        description="Executions of a session after which its journal is signed; 0: never.",
+    )
+    proof_bytes: ByteSize = Field(
+        default=ByteSize(64 << 20),
+        ge=0,
+        description="Bytes of a session's journal after which it is signed, or as 64MiB; 0: never.",
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret that signs webhooks, whsec_ and base64; several while one is "
+        "replaced. Without one, jobs with a webhook are refused.",
+        json_schema_extra=NOT_AN_OPTION,
+    )
+    webhook_hosts: list[str] = Field(
+        default_factory=list[str],
+        description="Host names, addresses or networks that webhooks may go to besides public "
+        "addresses.",
+    )
+    webhook_ca: Path | None = Field(
+        default=None,
+        description="File of certificates (PEM) that vouch for receivers, besides the public "
+        "authorities.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity that is logged."
     )
@@ -116,6 +177,12 @@ class GatewaySettings(BaseSettings):
         ge=4096,
         description="Size in bytes beyond which a start puts the log file aside.",
     )
+
+    @property
+    def webhook_signer(self) -> Signer | None:
+        """What signs webhooks. Raises `ValueError`, without the secret, when it cannot."""
+        secret = self.webhook_secret
+        return None if secret is None else Signer.parse(secret.get_secret_value())
 
     @classmethod
     def settings_customise_sources(
@@ -167,6 +234,13 @@ def _check(settings: GatewaySettings) -> None:
         path: Path = getattr(settings, key)
         if not path.is_absolute():
             raise SettingsError(f"{key} must be an absolute path, got {str(path)!r}")
+    for origin in settings.allowed_origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise SettingsError(
+                "setting allowed_origins (SANDCELL_ALLOWED_ORIGINS): expected origins such as "
+                f"https://lab.example or http://localhost:8888, got {origin!r}"
+            )
+    _check_webhooks(settings)
     used = len(os.fsencode(settings.runtime_dir))
     if used > MAX_RUNTIME_PATH:
         raise SettingsError(
@@ -175,11 +249,40 @@ def _check(settings: GatewaySettings) -> None:
         )
 
 
+def _check_webhooks(settings: GatewaySettings) -> None:
+    checks: dict[str, Callable[[], object]] = {
+        "webhook_secret": lambda: settings.webhook_signer,
+        "webhook_hosts": lambda: Allowed.parse(settings.webhook_hosts),
+        "webhook_ca": lambda: _check_authorities(settings.webhook_ca),
+    }
+    for key, check in checks.items():
+        try:
+            check()
+        except ValueError as error:
+            raise SettingsError(f"setting {key} (SANDCELL_{key.upper()}): {error}") from error
+
+
+def _check_authorities(path: Path | None) -> None:
+    if path is None:
+        return
+    expected = "expected the absolute path of a file of certificates (PEM), "
+    if not path.is_absolute():
+        raise ValueError(f"{expected}got {str(path)!r}")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:
+        raise ValueError(f"{expected}got {path}: {error}") from error
+
+
+def _is_secret(key: str) -> bool:
+    field = GatewaySettings.model_fields.get(key.partition(".")[0])
+    return field is not None and field.json_schema_extra == NOT_AN_OPTION
+
+
 def _explain(error: ValidationError) -> str:
     lines: list[str] = []
     for item in error.errors():
         key = ".".join(str(part) for part in item["loc"])
-        secret = key.startswith("token")
-        got = "" if secret else f", got {item['input']!r}"
+        got = "" if _is_secret(key) else f", got {item['input']!r}"
         lines.append(f"setting {key} (SANDCELL_{key.upper()}): {item['msg']}{got}")
     return "; ".join(lines)

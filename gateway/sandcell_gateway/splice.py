@@ -19,11 +19,6 @@ HANDSHAKE_BYTES = 16 * 1024
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for the shim to answer the handshake."""
 
-CLOSE_RESTART = 1012
-"""Close code: come back, the session lives on."""
-CLOSE_FINAL = 4404
-"""Close code: the session is final or unknown."""
-
 _FIN_CLOSE = 0x88
 _KEY = "c2FuZGNlbGwtc3BsaWNlIQ=="  # any 16 bytes; the answer is checked by the shim's library
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sandcell_kernel.cells import Line
 from sandcell_kernel.kernel_info import KernelInfo, cache_file
 from sandcell_kernel.ports import Connection, KernelPorts
 from sandcell_kernel.router import Router
@@ -39,10 +40,14 @@ class KernelApp:
     def __init__(self, connection_file: Path) -> None:
         self._connection_file = connection_file
         environ = os.environ
-        gateway = environ.get("SANDCELL_URL") or environ.get("SANDCELL_PROFILE") or sys.prefix
-        from platformdirs import user_cache_path
+        from platformdirs import user_cache_path, user_config_path
 
-        info = KernelInfo.load(cache_file(user_cache_path("sandcell"), gateway))
+        named = environ.get("SANDCELL_URL") or environ.get("SANDCELL_PROFILE")
+        config = environ.get("SANDCELL_CONFIG") or user_config_path("sandcell") / "config.toml"
+        info = KernelInfo.load(
+            cache_file(user_cache_path("sandcell"), named or sys.prefix),
+            own_image=not named and not Path(config).exists(),  # it may name another gateway
+        )
         self._router = Router(self, uuid.uuid4().hex, info)
         self._ports = KernelPorts(
             Connection.read(connection_file),
@@ -56,7 +61,7 @@ class KernelApp:
         self._wanted = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lines: asyncio.Task[None] | None = None
+        self._lines: set[asyncio.Task[None]] = set()
         self._stop: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -107,7 +112,8 @@ class KernelApp:
         while True:
             await asyncio.sleep(PARENT_POLL)
             if os.getppid() != parent:
-                self._end("terminated")
+                # Its notebook may be opened again in a new server.
+                self._end("closing")
             if self._link is not None:
                 self._link.beat()
 
@@ -149,12 +155,13 @@ class KernelApp:
         else:
             self._link.want()
 
-    def run_lines(self, msg_id: str, lines: Sequence[str]) -> None:
+    def run_lines(self, msg_id: str, lines: Sequence[Line]) -> None:
         """Run a cell's `%sandbox` lines."""
         assert self._group is not None
-        self._lines = self._group.create_task(self._run_lines(msg_id, lines))
-        self._tasks.add(self._lines)
-        self._lines.add_done_callback(self._tasks.discard)
+        task = self._group.create_task(self._run_lines(msg_id, lines))
+        for tasks in (self._tasks, self._lines):
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     async def _linked(self) -> Link:
         """The link, once there is one. Raises `ValueError` when its settings cannot be used."""
@@ -163,24 +170,25 @@ class KernelApp:
             raise ValueError(self._router.why)
         return self._link
 
-    async def _run_lines(self, msg_id: str, lines: Sequence[str]) -> None:
+    async def _run_lines(self, msg_id: str, lines: Sequence[Line]) -> None:
         error: tuple[str, str] | None = None
-        try:
-            from sandcell_kernel.lines import run
+        from sandcell_kernel.lines import LineError, run
 
-            async for bundle in run(lines, await self._linked()):
-                content = {"data": bundle, "metadata": {}, "transient": {}}
-                self._router.lines_output(msg_id, content)
+        try:
+            async for msg_type, content in run(lines, await self._linked()):
+                self._router.lines_output(msg_id, msg_type, content)
         except asyncio.CancelledError:
             error = ("KeyboardInterrupt", "interrupted")
+        except LineError as failure:
+            error = (failure.name, str(failure))
         except ValueError as mistake:
             error = ("UsageError", str(mistake))
         self._router.lines_done(msg_id, error)
 
     def cancel_lines(self) -> None:
         """End the `%sandbox` lines that run."""
-        if self._lines is not None:
-            self._lines.cancel()
+        for task in self._lines:
+            task.cancel()
 
     def shutdown(self, restart: bool) -> None:
         """A front end ends this kernel."""

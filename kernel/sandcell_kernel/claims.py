@@ -21,6 +21,8 @@ from pathlib import Path
 
 MAX_AGE = 86_400.0
 """Seconds after which a dead process's claim is forgotten."""
+KEPT_AGE = 30 * MAX_AGE
+"""The same of a session that is kept; the gateway may have closed it by then."""
 MAX_CLAIMS = 10_000
 """Most claim files looked at."""
 
@@ -75,12 +77,19 @@ class Claim:
     session_id: str
     identity: Identity
     state: State = State.RUNNING
+    kept: bool = False
+    """The session outlives its kernel, and the notebook finds it again whenever it is opened."""
 
     @classmethod
     def parse(cls, text: str) -> Claim:
         """Read one. Raises `ValueError`, `KeyError` or `TypeError` for another content."""
         value = json.loads(text)
-        return cls(value["session_id"], Identity(**value["identity"]), State(value["state"]))
+        return cls(
+            value["session_id"],
+            Identity(**value["identity"]),
+            State(value["state"]),
+            value.get("kept") is True,
+        )
 
 
 class Takeover(Enum):
@@ -101,6 +110,7 @@ def takeover(
     are how long a session outlives SIGTERM and a shutdown request.
     """
     other = claim.identity
+    same_notebook = bool(me.notebook) and other.notebook == me.notebook
     if other.gateway != me.gateway:
         return None
     same_connection = other.connection_file == me.connection_file
@@ -112,27 +122,30 @@ def takeover(
         == (me.parent, me.directory, me.executable)
     )
     if claim.state is State.CLOSING:
-        same_notebook = bool(me.notebook) and other.notebook == me.notebook
-        return Takeover.REATTACH if same_notebook and age <= grace else None
+        found = same_notebook and (claim.kept or age <= grace)
+        return Takeover.REATTACH if found else None
     if claim.state is State.RESTARTING:
         return Takeover.FRESH if same_connection else None
     if claim.state is State.TERMINATED:
         held = age <= hold and (same_connection or same_place)
+        if not held and claim.kept and same_notebook:
+            return Takeover.REATTACH
         return Takeover.FRESH if held else None
-    return Takeover.REATTACH if same_connection or same_place else None
+    return Takeover.REATTACH if same_connection or same_place or same_notebook else None
 
 
 class HeldClaim:
     """Our own claim, locked until `close`."""
 
     def __init__(self, path: Path, descriptor: int, claim: Claim) -> None:
-        self._path = path
+        self.path = path
         self._descriptor = descriptor
         self.claim = claim
 
-    def write(self, state: State) -> None:
-        """Say what we are doing."""
-        self.claim = replace(self.claim, state=state)
+    def write(self, state: State, *, kept: bool | None = None) -> None:
+        """Say what we are doing, and from now on whether the session is `kept`."""
+        kept = self.claim.kept if kept is None else kept
+        self.claim = replace(self.claim, state=state, kept=kept)
         text = json.dumps({**asdict(self.claim), "state": state.value}).encode()
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, text, 0)
@@ -145,7 +158,7 @@ class HeldClaim:
     def close(self, *, forget: bool = False) -> None:
         """Let go; with `forget` nobody shall continue the session."""
         if forget:
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
@@ -168,7 +181,7 @@ class Claims:
         finally:
             os.close(descriptor)
 
-    def create(self, session_id: str, identity: Identity) -> HeldClaim:
+    def create(self, session_id: str, identity: Identity, *, kept: bool = False) -> HeldClaim:
         """Claim a session for this process."""
         with self._alone():
             path = self._directory / f"{session_id}.json"
@@ -182,7 +195,7 @@ class Claims:
                 descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = HeldClaim(path, descriptor, Claim(session_id, identity))
-            held.write(State.RUNNING)
+            held.write(State.RUNNING, kept=kept)
             return held
 
     def take(self, me: Identity, *, hold: float, grace: float) -> tuple[HeldClaim, Takeover] | None:
@@ -203,7 +216,7 @@ class Claims:
                         found[0].close()
                     found = (held, how, age)
                 else:
-                    held.close(forget=age > MAX_AGE)
+                    held.close(forget=age > (KEPT_AGE if held.claim.kept else MAX_AGE))
             if found is None:
                 return None
             held, how, _ = found

@@ -1,4 +1,4 @@
-"""The local kernel's side of the session: getting one, staying connected, leaving it.
+"""The local kernel's session: getting one, changing to another, leaving it.
 
 Policy: an outage of any length is survived; a session that is gone is told once,
 and the next cell gets a new one.
@@ -7,51 +7,57 @@ and the next cell gets a new one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import random
 import sys
-import time
-from collections import deque
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect, unix_connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-
-from sandcell import AsyncClient, AsyncSession, ConflictError, NotFoundError, SandcellError
+from sandcell import (
+    AsyncClient,
+    AsyncSession,
+    ConflictError,
+    GatewayUnreachable,
+    NotFoundError,
+    SandcellError,
+)
+from sandcell.errors import explain
 from sandcell.settings import ClientSettings
+from sandcell_kernel.channel import After, Channel, Gone
 from sandcell_kernel.claims import Claims, HeldClaim, Identity, State, Takeover
-from sandcell_kernel.kernel_info import NO_ISOLATION
+from sandcell_kernel.leaving import Leaving
 from sandcell_kernel.ports import KernelPorts
 from sandcell_kernel.router import Router
-from sandcell_wire import control, frames
-from sandcell_wire.messages import Message, MessageError
-from sandcell_wire.states import FINAL
+from sandcell_magics.context import NoSession
+from sandcell_wire.messages import Message
+from sandcell_wire.models import CLIENT_LABEL, KERNEL
+from sandcell_wire.states import FINAL, Status
 
 log = logging.getLogger(__name__)
 
-FIRST_DELAY = 0.05
-MAX_DELAY = 5.0
-"""Bounds of the wait between attempts to reconnect, in seconds."""
-NOTICE_AFTER = 2.0
-"""Seconds of outage after which the running cell is told."""
 LEAVE_TIMEOUT = 0.8
 """Seconds for the last request: a kernel must be gone within 1 s of shutdown."""
-RECONNECTING = "sandcell: connection lost; the cell keeps running, reconnecting…\n"
-CLOSE_BAD_DATA = 1007
-CLOSE_GONE = 4404
-"""The gateway's close code for a session that is final or unknown."""
+SETTLE = (0.05, 0.1, 0.2, 0.4)
+"""Seconds between looks at a session that may have become idle just now."""
+CONTINUING = "sandcell: continuing session {id} with its variables\n"
+ENDED = "sandcell: session {id}, which this notebook used, has ended; this is another one\n"
+LEFT = "sandcell: session {id} goes on without this kernel; %sandbox attach {id} comes back to it\n"
+RECREATED = "sandcell: the session is gone: {why}; this is a new one, variables are gone\n"
 
 
 @dataclass(frozen=True)
-class Gone(Exception):
-    """The session cannot come back."""
+class Target:
+    """A session to change to."""
 
-    why: str
+    session: AsyncSession
+    after: After
+    kept: bool
+    """It is not ours to end."""
 
 
 class Link:
-    """Connects a router to a session. `run` is its life."""
+    """Gives a router its session. `run` is its life; it is the kernel's `Context` of commands."""
 
     def __init__(
         self,
@@ -62,41 +68,145 @@ class Link:
         claims: Claims,
     ) -> None:
         self._router = router
-        self._ports = ports
         self._settings = settings
         self._identity = identity
         self._claims = claims
         self.client = AsyncClient(settings=settings)
-        self._client_id = router.interpreter
+        self._channel = Channel(router, ports, self.client, self._notify)
         self._wanted = asyncio.Event()
         self._changed = asyncio.Event()
         self._session: AsyncSession | None = None
+        self._after: After = None
+        """Where the session's channel begins."""
+        self._closing: AsyncSession | None = None
+        """The session that the user asked us to close."""
+        self._next: Target | None = None
+        """The session to change to."""
+        self._staying: asyncio.Task[None] | None = None
+        self._chores: set[asyncio.Task[None]] = set()
+        self._ended = ""
+        """Why there is no session, when the last one has ended."""
+        self._recreates = ""
+        """Why a new session is being made in the place of one that is gone."""
+        self._lost: AsyncSession | None = None
+        """The session that was gone last: its name is taken until it has ended."""
         self._claim: HeldClaim | None = None
-        self._outgoing: deque[bytes] = deque()
-        self._filled = asyncio.Event()
-        self._after: int | None = None
-        self._engine = ""
-        self._isolated = True
         self._creating: asyncio.Task[AsyncSession] | None = None
+        self._create_request: dict[str, Any] | None = None
+        """A create that was not answered: its key finds the session that it may have made."""
 
     # -- called by the router's ports ------------------------------------------------------
 
     def send(self, seen: int, message: Message) -> None:
         """Queue one message for the channel."""
-        self._outgoing.append(frames.encode(seen, message))
-        self._filled.set()
+        self._channel.send(seen, message)
 
     def want(self) -> None:
         """A cell asks for a session again."""
         self._wanted.set()
 
+    # -- commands ----------------------------------------------------------------------------
+
     async def session(self) -> AsyncSession:
-        """The session as the gateway sees it now. Raises `SandcellError` when there is none."""
+        """The session as it is now. Raises `NoSession`, or `SandcellError` if it cannot be had."""
         while self._session is None:
-            if self._router.state.value == "failed":
-                raise SandcellError(self._router.why, hint="Run a cell to start a session.")
+            self._raise_if_failing()
             await self._changed.wait()
-        return await self._session.refresh()
+        session = await self._session.refresh()
+        for seconds in SETTLE:
+            if session.status is not Status.ACTIVE or self._router.waits:
+                break
+            await asyncio.sleep(seconds)  # the gateway learns a moment later that a cell ended
+            await session.refresh()
+        return session
+
+    def _raise_if_failing(self) -> None:
+        if self._router.failing and self._ended:
+            why = f"There is no session: {self._ended}."
+            raise NoSession(why, hint="The next cell, or %sandbox start, starts a new one.")
+        if self._router.failing:
+            raise SandcellError(self._router.why, hint="Run a cell to try again.")
+
+    async def close(self) -> AsyncSession:
+        """Close the session for the user; returns when it is forgotten. Raises as `session`."""
+        session = self._closing = await self.session()
+        try:
+            await session.close()
+        except SandcellError:
+            self._closing = None
+            raise
+        while self._session is session:
+            await self._changed.wait()
+        return session
+
+    async def start(self, name: str | None) -> AsyncSession:
+        """Use a new session from now on. Raises a `SandcellError`."""
+        session = await self.client.sessions.create(**self._request(name))
+        await self._change(Target(session, after=0, kept=name is not None))
+        return session
+
+    async def attach(self, name: str) -> AsyncSession:
+        """Use this session from now on. Raises a `SandcellError`."""
+        session = await self.client.sessions.get(name)
+        if session.status in FINAL:
+            raise NoSession(f"{name} has ended.", hint="%sandbox list shows the live ones.")
+        await self._change(Target(session, after="missed", kept=True))
+        return session
+
+    async def follow(self) -> None:
+        """Until nothing that was missed goes on."""
+        while self._router.follows:
+            await self._changed.wait()
+
+    async def keep(self) -> None:
+        """The session outlives this kernel."""
+        self._router.detaches = True
+        if self._claim is not None:
+            self._claim.write(State.RUNNING, kept=True)
+
+    async def _change(self, target: Target) -> None:
+        """Leave the session for another one; returns when that is reached."""
+        while self._session is None and not self._router.failing:
+            await self._changed.wait()  # it is being made
+        old = self._session
+        if old is not None and old.id == target.session.id:
+            return
+        kept, after = self._router.detaches, self._channel.after
+        is_ours = old is not None and not kept
+        try:
+            self._change_to(target)
+            while self._changes or not self._router.reached:
+                if not self._changes:
+                    self._raise_if_failing()
+                await self._changed.wait()
+        except BaseException:
+            if old is not None:  # it was not reached, or the user does not want to wait
+                self._change_to(Target(old, after=after, kept=kept))
+            raise
+        if old is not None and is_ours:
+            # The cell may be interrupted; this goes on.
+            chore = asyncio.create_task(self._let_go(old))
+            self._chores.add(chore)
+            chore.add_done_callback(self._chores.discard)
+            await asyncio.shield(chore)
+
+    def _change_to(self, target: Target) -> None:
+        self._next = target
+        if self._staying is not None:
+            self._staying.cancel()
+        self._wanted.set()
+
+    @property
+    def _changes(self) -> bool:
+        return self._next is not None
+
+    async def _let_go(self, session: AsyncSession) -> None:
+        """Close our own session if nothing has run in it; otherwise it is the user's to close."""
+        with contextlib.suppress(SandcellError):
+            if not (await session.history(limit=1, outputs=False)).total:
+                await session.close()
+                return
+        self._router.notify(LEFT.format(id=str(session.id)[:8]))
 
     # -- life --------------------------------------------------------------------------------
 
@@ -104,28 +214,62 @@ class Link:
         """Until cancelled."""
         while True:
             try:
-                session = self._session = await self._obtain()
+                self._session = await self._obtain()
+                if self._recreates:
+                    self._router.notify(RECREATED.format(why=self._recreates))
+                self._ended = self._recreates = ""
                 self._notify()
-                await self._stay(session)
+                await self._stay(self._session)
             except Gone as gone:
-                self._forget()
-                self._router.failed(
-                    f"the session is gone: {gone.why}. Run the cell again to start a new "
-                    "session; variables are gone",
-                    lost=True,
-                )
+                self._gone(gone.why)
             except SandcellError as error:
-                self._router.failed(_text(error))
+                self._ended = ""
+                self._after = self._channel.after if self._session else self._after
+                self._router.failed(explain(error))
             self._notify()
             await self._wanted.wait()
             self._wanted.clear()
+
+    async def _stay(self, session: AsyncSession) -> None:
+        """Until the session is gone, or another one is wanted. Raises `Gone`."""
+        self._staying = asyncio.ensure_future(self._channel.run(session, self._after))
+        try:
+            await self._staying
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if self._next is None or (me is not None and me.cancelling()):
+                raise
+        finally:
+            self._staying = None
+
+    def _gone(self, why: str) -> None:
+        wanted = self._closing is not None and self._closing is self._session
+        self._closing, self._ended = None, "you closed it" if wanted else why
+        self._lost = self._session
+        self._forget()
+        if wanted:
+            self._router.failed("the session was closed. Run the cell again to start a new one.")
+        elif self._settings.recreate:
+            self._router.moved(f"the session is gone: {why}. A new one is being started.")
+            self._recreates = why
+            self._wanted.set()
+        else:
+            self._router.failed(
+                f"the session is gone: {why}. Run the cell again to start a new session; "
+                "variables are gone.",
+                lost=True,
+            )
 
     def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
+    # -- getting one -------------------------------------------------------------------------
+
     async def _obtain(self) -> AsyncSession:
-        """The session to use: a predecessor's, the configured one, or a new one."""
+        """The session to use: the wanted one, a predecessor's, the configured one, or a new one."""
+        if self._next is not None:
+            return self._move(self._next)
         if self._session is not None:
             return self._session
         found = await asyncio.to_thread(
@@ -142,176 +286,107 @@ class Link:
             return await self._named(self._settings.session)
         return await self._create()
 
+    def _move(self, target: Target) -> AsyncSession:
+        self._next = None
+        self._router.moved("this kernel has changed to another session")
+        self._forget()
+        self._after = target.after
+        self._router.detaches = target.kept
+        self._claim = self._claims.create(str(target.session.id), self._identity, kept=target.kept)
+        return target.session
+
     async def _take_over(self, claim: HeldClaim, how: Takeover) -> AsyncSession | None:
         try:
             session = await self.client.sessions.get(claim.claim.session_id)
         except NotFoundError:
-            claim.close(forget=True)
+            self._has_ended(claim)
             return None
         except BaseException:
             claim.close()  # as it was found, for the next attempt
             raise
         if session.status in FINAL:
-            claim.close(forget=True)
+            self._has_ended(claim)
+            return None
+        if self._wants_another(session, claim):
+            claim.close()
             return None
         claim.write(State.RUNNING)
         self._claim = claim
+        self._router.detaches = claim.claim.kept or self._settings.session is not None
+        if how is Takeover.REATTACH:
+            self._after = "missed"
+            self._router.notify(CONTINUING.format(id=str(session.id)[:8]))
+            return session
         self._after = None
-        if how is Takeover.FRESH:
-            try:
-                await session.restart(interpreter=self._router.interpreter)
-            except SandcellError as error:
-                log.warning("restart: %s", error)  # the next cell tries again and tells
-        else:
-            self._router.notify(
-                f"sandcell: continuing session {str(session.id)[:8]} with its variables\n"
-            )
+        try:
+            await session.restart(interpreter=self._router.interpreter)
+        except SandcellError as error:
+            log.warning("restart: %s", error)  # the next cell tries again and tells
         return session
+
+    def _has_ended(self, claim: HeldClaim) -> None:
+        if claim.claim.kept or claim.claim.state is State.RUNNING:
+            self._router.notify(ENDED.format(id=claim.claim.session_id[:8]))
+        claim.close(forget=True)
+
+    def _wants_another(self, session: AsyncSession, claim: HeldClaim) -> bool:
+        """The user names a session, and this is not a restart of the kernel that left it."""
+        name = self._settings.session
+        if name is None or claim.claim.state is State.RESTARTING:
+            return False
+        return name not in (session.name, str(session.id))
 
     async def _named(self, name: str) -> AsyncSession:
         self._router.detaches = True
-        self._after = None
+        self._after = "missed"
         try:
-            session = await self.client.sessions.get(name)
+            session = await self._living(name)
         except NotFoundError:
             try:
                 session = await self._create(name)
             except ConflictError:  # another kernel was quicker
                 session = await self.client.sessions.get(name)
-                self._after = None
+                self._after = "missed"
         self._claim = self._claims.create(str(session.id), self._identity)
         return session
 
+    async def _living(self, name: str) -> AsyncSession:
+        """The session of this name; waits for the end of the one that was lost."""
+        for seconds in SETTLE:
+            session = await self.client.sessions.get(name)
+            if self._lost is None or session.id != self._lost.id:
+                return session
+            await asyncio.sleep(seconds)
+        raise ConflictError(f"session {name} is ending", hint="Run the cell again in a moment.")
+
     async def _create(self, name: str | None = None) -> AsyncSession:
-        image = None if self.client.remote else sys.prefix
         self._after = 0
-        self._router.last_seq = 0
+        self._create_request = self._create_request or self._request(name)
         # A shutdown that comes meanwhile waits for the answer, so that no session is orphaned.
-        self._creating = asyncio.ensure_future(
-            self.client.sessions.create(
-                name=name,
-                interpreter=self._router.interpreter,
-                image=image,
-                metadata=self._metadata(),
-            )
-        )
+        self._creating = asyncio.ensure_future(self.client.sessions.create(**self._create_request))
         session = await asyncio.shield(self._creating)
-        self._session = session
+        self._session, self._create_request = session, None
         if name is None:
             self._claim = self._claims.create(str(session.id), self._identity)
         return session
 
-    def _metadata(self) -> dict[str, str]:
+    def _request(self, name: str | None) -> dict[str, Any]:
+        """Arguments of a create, with a key: it can be sent again."""
         notebook = self._identity.notebook
-        return {"client": "kernel", **({"notebook": notebook} if notebook else {})}
+        return {
+            "name": name,
+            "interpreter": self._router.interpreter,
+            "image": None if self.client.remote else sys.prefix,
+            "metadata": {CLIENT_LABEL: KERNEL, **({"notebook": notebook} if notebook else {})},
+            "idempotency_key": uuid.uuid4().hex,
+        }
 
     def _forget(self) -> None:
-        self._session = None
+        self._session = self._create_request = self._creating = None
+        self._router.detaches = False
         if self._claim is not None:
             self._claim.close(forget=True)
             self._claim = None
-
-    # -- the channel -------------------------------------------------------------------------
-
-    async def _stay(self, session: AsyncSession) -> None:
-        """Connect, and again after every outage. Raises `Gone` or `SandcellError`."""
-        delay, down_since = FIRST_DELAY, time.monotonic()
-        told = False
-        while True:
-            try:
-                async with await self._connect(session) as socket:
-                    delay, told = FIRST_DELAY, False
-                    try:
-                        await self._serve(socket)
-                    finally:
-                        down_since = time.monotonic()
-                        self._router.disconnected()
-            except (OSError, TimeoutError, WebSocketException, SandcellError) as error:
-                _raise_if_final(error)
-                log.info("channel: %r", error)
-            if not told and self._router.waits and time.monotonic() - down_since > NOTICE_AFTER:
-                told = True
-                self._router.tell(RECONNECTING)
-            jitter = random.uniform(0.5, 1.0)  # noqa: S311 (spreads load, hides nothing)
-            await asyncio.sleep(delay * jitter)
-            delay = min(delay * 2, MAX_DELAY)
-
-    async def _connect(self, session: AsyncSession) -> connect:
-        target = await self.client.channel_target(
-            session.id, client=self._client_id, after=self._after
-        )
-        options: dict[str, Any] = {
-            "additional_headers": target.headers,
-            "subprotocols": [frames.SUBPROTOCOL],
-            "compression": None,
-            "max_size": frames.MAX_FRAME_BYTES,
-        }
-        if target.unix_socket is not None:
-            return unix_connect(str(target.unix_socket), target.url, **options)
-        return connect(target.url, **options)
-
-    async def _serve(self, socket: ClientConnection) -> None:
-        """Until the channel ends. Raises `Gone` when the gateway closed it for good."""
-        self._outgoing.clear()
-        async with asyncio.TaskGroup() as group:
-            sender = group.create_task(self._send(socket))
-            try:
-                await self._receive(socket)
-            finally:
-                sender.cancel()
-        if socket.close_code == CLOSE_GONE:
-            raise Gone(socket.close_reason or "it was closed")
-
-    async def _receive(self, socket: ClientConnection) -> None:
-        try:
-            async for data in socket:
-                if isinstance(data, str):
-                    self._control(control.load(data))
-                    continue
-                seq, message = frames.decode(data)
-                self._router.from_session(seq, message)
-                self._after = seq
-                await self._ports.room()
-        except ConnectionClosed:
-            pass  # how it was closed is looked at by `_serve`
-        except (frames.FrameError, MessageError, control.ControlError) as error:
-            log.warning("the gateway broke the protocol: %s", error)
-            await socket.close(CLOSE_BAD_DATA, str(error)[:120])
-
-    async def _send(self, socket: ClientConnection) -> None:
-        try:
-            while True:
-                self._filled.clear()
-                while self._outgoing:
-                    await socket.send(self._outgoing.popleft())
-                await self._filled.wait()
-        except ConnectionClosed:
-            pass  # the receiver sees it too; unacknowledged requests are sent again
-
-    def _control(self, message: dict[str, Any]) -> None:
-        match message["type"]:
-            case "hello":
-                self._hello(message)
-            case "ack":
-                self._router.acknowledged(message["msg_ids"])
-            case "kernel_info":
-                self._router.info.learn(message["content"], self._engine, self._isolated)
-            case "status":
-                self._router.interpreter = message["interpreter"]
-            case "gap":
-                count = message["last"] - message["first"] + 1
-                self._router.tell(f"sandcell: {count} messages are lost: {message['reason']}\n")
-            case _:
-                log.debug("control message of a newer gateway: %s", message["type"])
-
-    def _hello(self, hello: dict[str, Any]) -> None:
-        self._router.interpreter = hello["interpreter"]
-        if self._after is None:
-            self._after = self._router.last_seq = hello["seq"]
-        if not hello["isolated"] and self._isolated:
-            self._router.notify(NO_ISOLATION.format(engine=hello["engine"]) + "\n")
-        self._engine, self._isolated = hello["engine"], hello["isolated"]
-        self._router.connected()
 
     # -- leaving -----------------------------------------------------------------------------
 
@@ -321,45 +396,49 @@ class Link:
             self._claim.beat()
 
     async def leave(self, state: State) -> None:
-        """End or leave the session as PROTOCOL says; takes at most `LEAVE_TIMEOUT` seconds."""
-        try:
-            async with asyncio.timeout(LEAVE_TIMEOUT):
-                await self._leave(state)
-        except (SandcellError, TimeoutError, OSError) as error:
-            log.warning("leaving the session: %s", error)
+        """End or leave the session as PROTOCOL says.
+
+        What takes longer than `LEAVE_TIMEOUT` seconds is handed over to another process.
+        """
+        claim = self._claim
+        if claim is not None:
+            claim.write(state)
+        for chore in self._chores:
+            chore.cancel()
+        if state is not State.RESTARTING and (self._session or self._creating):
+            if not self._router.detaches:
+                await self._end(state)
+            elif claim is not None and state is State.CLOSING and not claim.claim.kept:
+                claim.close(forget=True)  # its name finds it again
         await self.client.aclose()
 
-    async def _leave(self, state: State) -> None:
-        if self._creating is not None and self._session is None:
-            self._session = await self._creating
-        if self._claim is not None:
-            self._claim.write(state)
-        if state is State.RESTARTING or self._session is None:
-            return
-        if self._router.detaches:
-            if self._claim is not None and state is State.CLOSING:
-                self._claim.close(forget=True)
-            return
+    async def _end(self, state: State) -> None:
         grace = self._settings.close_grace if state is State.CLOSING else self._settings.hold
-        await self._session.close(grace=grace)
+        try:
+            async with asyncio.timeout(LEAVE_TIMEOUT):
+                if self._session is None and self._creating is not None:
+                    self._session = await self._creating
+                if self._session is not None:
+                    await self._session.close(grace=grace, client=self._channel.client_id)
+        except (SandcellError, TimeoutError, OSError) as error:
+            log.info("leaving the session: %r", error)
+            if self._session or not _never_asked(error):
+                self._leaving(state, grace).hand_over()
+            return
         if grace == 0 and self._claim is not None:
             self._claim.close(forget=True)
 
+    def _leaving(self, state: State, grace: float) -> Leaving:
+        return Leaving(
+            grace=grace,
+            client=self._channel.client_id,
+            session_id=str(self._session.id) if self._session else None,
+            create=self._create_request,
+            claim=str(self._claim.path) if self._claim else None,
+            state=state.value,
+        )
 
-def _text(error: SandcellError) -> str:
-    return f"{error} {error.hint}" if error.hint else str(error)
 
-
-def _raise_if_final(error: Exception) -> None:
-    """Raise `Gone`, or the refusal itself, when trying again cannot help."""
-    if isinstance(error, NotFoundError):
-        raise Gone(str(error)) from error
-    if isinstance(error, InvalidStatus):
-        status = error.response.status_code
-        if status in (404, 410):
-            raise Gone("the gateway does not know it") from error
-        if status in (401, 403):
-            raise SandcellError(
-                "the gateway refused the token",
-                hint="Check SANDCELL_TOKEN, then run the cell again.",
-            ) from error
+def _never_asked(error: Exception) -> bool:
+    """Whether a create that failed so can have made nothing."""
+    return isinstance(error, GatewayUnreachable) and not error.may_be_done

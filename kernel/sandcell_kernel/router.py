@@ -9,36 +9,40 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
-from sandcell_kernel.cells import LeadingLines, leading_lines
+from sandcell_kernel.answers import Answers, Front
 from sandcell_kernel.kernel_info import KernelInfo
-from sandcell_wire.messages import (
-    Envelope,
-    Message,
-    MessageError,
-    dumps,
-    envelope,
-    make,
-    parse_object,
+from sandcell_kernel.local_cells import LineRunner, LocalCells
+from sandcell_kernel.lost_ends import LostEnds
+from sandcell_kernel.missed import Missed
+from sandcell_kernel.request import Request
+from sandcell_wire.execution import (
+    KERNEL_DIED,
+    KERNEL_RESTARTED,
+    OUTCOME_UNKNOWN,
+    has_failed,
+    set_sandcell_metadata,
 )
+from sandcell_wire.messages import Envelope, Message, envelope, make
 
+UNAVAILABLE = "SandboxUnavailable"
+"""The error's name when the session cannot be had."""
+LOST_END = (
+    "outcome unknown: its end is among the messages that were lost; "
+    "look at its effects before you run it again"
+)
+LEFT_OUT = "sandcell: {count} earlier executions were missed, too; %sandbox replay shows them\n"
+ENDS = (KERNEL_DIED, KERNEL_RESTARTED)
+"""Errors of cells whose interpreter has ended."""
+REPLACED = "sandcell: the session's interpreter is a new one; variables from before are gone\n"
 MAX_WAITING = 10_000
 """Most requests that wait for the session or for its acknowledgement."""
 
 
-class Ports(Protocol):
+class Ports(Front, LineRunner, Protocol):
     """What the core asks of the world around it."""
-
-    def to_front(self, channel: str, identities: Sequence[bytes], message: Message) -> None:
-        """Send to one front end on its shell, control or stdin channel."""
-        ...
-
-    def publish(self, message: Message) -> None:
-        """Send to all front ends on iopub."""
-        ...
 
     def to_session(self, seen: int, message: Message) -> None:
         """Send to the session; called only between `connected` and `disconnected`."""
@@ -46,14 +50,6 @@ class Ports(Protocol):
 
     def want_session(self) -> None:
         """A cell came although the session could not be had: try again."""
-        ...
-
-    def run_lines(self, msg_id: str, lines: Sequence[str]) -> None:
-        """Run a cell's `%sandbox` lines; `lines_output` and `lines_done` tell how it went."""
-        ...
-
-    def cancel_lines(self) -> None:
-        """The user interrupts: end the lines that run."""
         ...
 
     def shutdown(self, restart: bool) -> None:
@@ -71,209 +67,206 @@ class State(Enum):
     """Cannot be had; a cell makes us try again."""
 
 
-@dataclass(slots=True)
-class _Open:
-    """A front end's request until its reply was delivered."""
-
-    identities: list[bytes]
-    message: Message
-    envelope: Envelope
-    busy: bool = False
-    idle: bool = False
-
-
-@dataclass(slots=True)
-class _LocalCell:
-    """A cell with `%sandbox` lines, and what came after it in the same subshell."""
-
-    request: _Open
-    leading: LeadingLines
-    running: bool = False
-    held: list[_Open] = field(default_factory=list[_Open])
-
-
-@dataclass
 class Router:
     """Routes between front ends and the session."""
 
-    ports: Ports
-    interpreter: str
-    info: KernelInfo
-    detaches: bool = False
-    """The session is not ours to end: it is only left."""
-    state: State = State.WAITING
-    last_seq: int = 0
-    """The number of the newest message from the session."""
-    _notice: str = ""
-    _untold: bool = False
-    why: str = ""
-    """Why the session cannot be had, when `state` is failed."""
-    _open: OrderedDict[str, _Open] = field(default_factory=OrderedDict[str, _Open])
-    _unacknowledged: OrderedDict[str, Message] = field(default_factory=OrderedDict[str, Message])
-    _last_reply: Message | None = None
-    _held_interrupt: Message | None = None
-    _local: dict[str | None, _LocalCell] = field(default_factory=dict[str | None, _LocalCell])
+    def __init__(
+        self, ports: Ports, interpreter: str, info: KernelInfo, *, detaches: bool = False
+    ) -> None:
+        self.info = info
+        self.detaches = detaches
+        """The session is not ours to end: it is only left."""
+        self.state = State.WAITING
+        self.why = ""
+        """Why the session cannot be had, when `state` is failed."""
+        self.last_seq = 0
+        """The number of the newest message from the session."""
+        self._ports = ports
+        self._answers = Answers(ports, interpreter)
+        self._local = LocalCells(ports, self._answers, self._forward, self._take)
+        self._requests: OrderedDict[str, Request] = OrderedDict()
+        """By id: what the session has, or waits for it."""
+        self._unacknowledged: OrderedDict[str, Message] = OrderedDict()
+        self._unheard: set[str] = set()
+        """Messages that the session gets, but whose answers no front end must see."""
+        self._lost = LostEnds(self._requests, self._unacknowledged, self._send_unheard)
+        self._missed = Missed(self._answers)
+        self._held_interrupt: Message | None = None
+        self._notice = ""
+        self._untold = False
+        self._end_told = False
+        """A cell has failed with the end of the interpreter."""
+
+    @property
+    def interpreter(self) -> str:
+        """What the interpreter's messages carry in `header.session`."""
+        return self._answers.interpreter
+
+    @interpreter.setter
+    def interpreter(self, interpreter: str) -> None:
+        self._answers.interpreter = interpreter
 
     # -- from front ends -----------------------------------------------------------------
 
     def from_front(self, identities: list[bytes], message: Message) -> None:
         """Take one message of a front end. Raises `MessageError` when it has no envelope."""
-        head = envelope(message)
-        if head.msg_type == "kernel_info_request":
-            self._answer(identities, message, head, self.info.content())
-        elif head.msg_type == "shutdown_request":
-            self._shutdown(identities, message, head)
+        request = Request(identities, message, envelope(message))
+        msg_type = request.envelope.msg_type
+        if msg_type == "kernel_info_request":
+            self._answers.finish(request, self.info.content())
+        elif msg_type == "shutdown_request":
+            self._shutdown(request)
+        elif msg_type == "interrupt_request":
+            self._interrupt(request)
         else:
-            self._take(_Open(identities, message, head))
+            self._take(request)
 
-    def _take(self, request: _Open) -> None:
+    def _take(self, request: Request) -> None:
         """Refuse, hold back, run here, or forward."""
-        head = request.envelope
-        local = self._local.get(head.subshell_id)
-        if local is not None and request.message.channel == "shell":
-            local.held.append(request)
-        elif head.msg_type == "interrupt_request" and self._runs_lines():
-            self._finish(request, {"status": "ok"})
-            self.ports.cancel_lines()
-        elif self._must_refuse(head):
+        if self._local.hold(request):
+            return
+        if request.message.channel == "stdin":
+            self._missed.answer(request)
+        if self.state is State.FAILED and not request.executes:
             self._refuse(request)
-        elif (leading := _leading_lines(request)) is not None:
-            self._local[head.subshell_id] = _LocalCell(request, leading)
-            self._start_lines(head.subshell_id)
+        elif self.state is State.FAILED and self._untold:
+            self._untold = False
+            self._local.refuse(request, UNAVAILABLE, self.why)
+        elif self._local.add(request):
+            self._start_lines(request.subshell)
         else:
             self._forward(request)
 
-    def _shutdown(self, identities: list[bytes], message: Message, head: Envelope) -> None:
+    def _shutdown(self, request: Request) -> None:
         # An interrupt that a shutdown follows at once was part of it, not the user's wish.
         self._held_interrupt = None
-        restart = message.content_dict().get("restart") is True
-        self._answer(identities, message, head, {"status": "ok", "restart": restart})
-        self.ports.shutdown(restart)
+        restart = request.message.content_dict().get("restart") is True
+        self._answers.finish(request, {"status": "ok", "restart": restart})
+        self._ports.shutdown(restart)
 
-    def _must_refuse(self, head: Envelope) -> bool:
-        if self.state is not State.FAILED:
-            return False
-        if head.msg_type != "execute_request":
-            return True
-        untold, self._untold = self._untold, False
-        return untold
-
-    def _forward(self, request: _Open) -> None:
-        message, head = request.message, request.envelope
+    def _forward(self, request: Request) -> None:
         if len(self._unacknowledged) >= MAX_WAITING:
             self._refuse(request, f"{MAX_WAITING} requests already wait for the session")
             return
-        self._open[head.msg_id] = request
-        if head.msg_type == "interrupt_request":
-            message.metadata = self._with_executions(message.metadata)
-            if self.detaches:
-                self._held_interrupt = message
-                return
-        if head.msg_type == "execute_request" and self._notice:
-            self._publish(request, "stream", {"name": "stderr", "text": self._notice})
-            self._notice = ""
-        self._to_session(head.msg_id, message)
+        self._requests[request.msg_id] = request
+        if request.executes and not request.silent:
+            self._catch_up(request)
+        self._to_session(request.msg_id, request.message)
         if self.state is State.FAILED:
             self.state = State.WAITING
-            self.ports.want_session()
+            self._ports.want_session()
+
+    def _catch_up(self, request: Request) -> None:
+        """Show under a cell what there is to tell, and what was missed."""
+        if self._notice:
+            self._answers.say(request, self._notice)
+            self._notice = ""
+        self._missed.flush(request)
+
+    def _to_session(self, msg_id: str, message: Message) -> None:
+        self._unacknowledged[msg_id] = message
+        if self.state is State.CONNECTED:
+            self._send(msg_id, message)
+
+    def _send(self, msg_id: str, message: Message) -> None:
+        request = self._requests.get(msg_id)
+        seen = self.last_seq
+        if request is not None:
+            request.sent = True
+            # Sent again it still was asked in ignorance of what came meanwhile.
+            seen = request.seen = seen if request.seen is None else request.seen
+        self._ports.to_session(seen, message)
+
+    # -- interrupts ----------------------------------------------------------------------
+
+    def _interrupt(self, request: Request) -> None:
+        """Answer at once, end what never reached the session, and name the rest to it."""
+        self._answers.finish(request, {"status": "ok"})
+        runs_lines = self._local.running is not None
+        if runs_lines:
+            self._ports.cancel_lines()
+        connected = self.state is State.CONNECTED
+        if not connected:
+            self._end_unsent()
+        meant = [r.msg_id for r in self._requests.values() if r.sent and r.on_main_shell]
+        if meant or (connected and not runs_lines):
+            self._pass_on(request, meant)
+
+    def _end_unsent(self) -> None:
+        """Interrupt the first cell that waits in each subshell, abort those behind it."""
+        begun = {r.subshell for r in self._requests.values() if r.executes and r.sent}
+        for request in [r for r in self._requests.values() if r.executes and not r.sent]:
+            del self._requests[request.msg_id]
+            del self._unacknowledged[request.msg_id]
+            if request.subshell in begun:
+                self._answers.abort(request)
+            else:
+                begun.add(request.subshell)
+                self._answers.error(request, "KeyboardInterrupt", "interrupted before it started")
+            self._local.abort(request.subshell)
+
+    def _pass_on(self, request: Request, meant: Sequence[str]) -> None:
+        """Name what the interrupt is for, so that it can never hit a later cell."""
+        set_sandcell_metadata(request.message, interrupts=meant)
+        if self.detaches:
+            self._held_interrupt = request.message
+        else:
+            self._send_unheard(request.msg_id, request.message)
+
+    def _send_unheard(self, msg_id: str, message: Message) -> None:
+        self._unheard.add(msg_id)
+        self._to_session(msg_id, message)
 
     def release_interrupt(self) -> None:
         """No shutdown followed the interrupt in time: it was meant."""
         message, self._held_interrupt = self._held_interrupt, None
         if message is not None:
-            self._to_session(envelope(message).msg_id, message)
+            self._send_unheard(envelope(message).msg_id, message)
 
     @property
     def holds_interrupt(self) -> bool:
         """Whether an interrupt waits to see if a shutdown follows."""
         return self._held_interrupt is not None
 
-    def _with_executions(self, metadata: bytes) -> bytes:
-        """Name what the interrupt is for, so that it can never hit a later cell."""
-        value = parse_object(metadata, "metadata")
-        running = [
-            msg_id
-            for msg_id, request in self._open.items()
-            if request.envelope.msg_type == "execute_request"
-        ]
-        value["sandcell"] = {"executions": running}
-        return dumps(value)
-
-    def _to_session(self, msg_id: str, message: Message) -> None:
-        self._unacknowledged[msg_id] = message
-        if self.state is State.CONNECTED:
-            self.ports.to_session(self.last_seq, message)
-
     # -- `%sandbox` lines ----------------------------------------------------------------
-
-    def _runs_lines(self) -> bool:
-        return any(cell.running for cell in self._local.values())
 
     def _start_lines(self, subshell: str | None) -> None:
         """Run a local cell once everything before it in its subshell is done."""
-        cell = self._local.get(subshell)
-        if cell is None or cell.running:
-            return
-        before = (r for r in self._open.values() if r.message.channel == "shell")
-        if any(request.envelope.subshell_id == subshell for request in before):
-            return
-        cell.running = True
-        cell.request.busy = True
-        self._publish(cell.request, "status", {"execution_state": "busy"})
-        if cell.leading.alone:
-            code = cell.request.message.content_dict().get("code", "")
-            content = {"code": code, "execution_count": self._last_count()}
-            self._publish(cell.request, "execute_input", content)
-        self.ports.run_lines(cell.request.envelope.msg_id, cell.leading.lines)
+        before = (r for r in self._requests.values() if r.message.channel == "shell")
+        if not any(request.subshell == subshell and request.wants_reply for request in before):
+            self._local.start(subshell)
 
-    def lines_output(self, msg_id: str, content: Mapping[str, Any]) -> None:
-        """Show a result (the content of a `display_data`) under the cell."""
-        for cell in self._local.values():
-            if cell.request.envelope.msg_id == msg_id:
-                self._publish(cell.request, "display_data", content)
+    def _let_go(self, request: Request, *, failed: bool) -> None:
+        """A request is over: the cell that waited for it here gets its turn, or is aborted."""
+        if failed and request.executes and request.stops_on_error:
+            self._local.abort(request.subshell)
+        else:
+            self._start_lines(request.subshell)
+
+    def lines_output(self, msg_id: str, msg_type: str, content: Mapping[str, Any]) -> None:
+        """Show a result, as a message of this type, under the cell."""
+        self._local.output(msg_id, msg_type, content)
 
     def lines_done(self, msg_id: str, error: tuple[str, str] | None) -> None:
         """The lines are done, or failed with a name and a text: go on with the cell."""
-        for subshell, cell in list(self._local.items()):
-            if cell.request.envelope.msg_id == msg_id:
-                del self._local[subshell]
-                self._end_lines(cell, error)
-
-    def _end_lines(self, cell: _LocalCell, error: tuple[str, str] | None) -> None:
-        request, held = cell.request, cell.held
-        if error is not None:
-            self._error(request, *error)
-            if request.message.content_dict().get("stop_on_error", True) is not False:
-                held = self._abort_executions(held)
-        elif cell.leading.alone:
-            count = self._last_count()
-            content: dict[str, Any] = {"status": "ok", "execution_count": count}
-            self._finish(request, {**content, "payload": [], "user_expressions": {}})
-        else:
-            metadata = parse_object(request.message.metadata, "metadata")
-            metadata["sandcell"] = {"lines_done": len(cell.leading.lines)}
-            request.message.metadata = dumps(metadata)
-            self._forward(request)
-        for waiting in held:
-            self._take(waiting)
-
-    def _abort_executions(self, held: list[_Open]) -> list[_Open]:
-        """As ipykernel does with what is queued behind a failed cell; the rest stays."""
-        kept: list[_Open] = []
-        for request in held:
-            if request.envelope.msg_type == "execute_request":
-                self._finish(request, {"status": "aborted"})
-            else:
-                kept.append(request)
-        return kept
+        self._local.done(msg_id, error)
 
     # -- from the session ----------------------------------------------------------------
 
     def connected(self) -> None:
         """The channel stands: send again what was not acknowledged (repeats are recognised)."""
         self.state = State.CONNECTED
-        for message in list(self._unacknowledged.values()):
-            self.ports.to_session(self.last_seq, message)
+        for msg_id, message in list(self._unacknowledged.items()):
+            self._send(msg_id, message)
+
+    def replaced(self) -> None:
+        """The session has another interpreter: somebody else restarted it, or it had ended.
+
+        A cell that runs or waits is told by the session.
+        """
+        if not self.busy and not self._end_told:
+            self.notify(REPLACED)
+        self._end_told = False
 
     def disconnected(self) -> None:
         """The line is down; requests wait."""
@@ -284,9 +277,9 @@ class Router:
         """These requests are journaled at the other end."""
         for msg_id in msg_ids:
             self._unacknowledged.pop(msg_id, None)
-            request = self._open.get(msg_id)
-            if request is not None and _ends_unanswered(request):
-                del self._open[msg_id]
+            request = self._requests.get(msg_id)
+            if request is not None and request.message.channel == "stdin":
+                del self._requests[msg_id]  # the only messages without an idle of their own
 
     def from_session(self, seq: int, message: Message) -> None:
         """Take one numbered message of the session."""
@@ -294,22 +287,72 @@ class Router:
             return
         self.last_seq = seq
         head = envelope(message)
-        request = self._open.get(head.parent_id)
+        request = self._requests.get(head.parent_id)
         self._unacknowledged.pop(head.parent_id, None)  # who answers has it
-        if message.channel == "iopub":
+        if head.parent_id in self._unheard:
+            if message.channel != "iopub":
+                self._heard(head.parent_id)
+        elif message.channel == "iopub":
             self._output(request, head, message)
         elif request is None:
-            return  # another kernel process asked; its front end is gone
+            if message.channel == "stdin":
+                self._missed.ask(message, self._host())
+            # Replies are for another kernel process, whose front end is gone.
         elif message.channel == "stdin":
-            self.ports.to_front("stdin", request.identities, message)
+            self._ports.to_front("stdin", request.identities, message)
         else:
-            if head.msg_type == "execute_reply":
-                self._last_reply = message
-            del self._open[head.parent_id]
-            self.ports.to_front(message.channel, request.identities, message)
-            self._start_lines(request.envelope.subshell_id)
+            self._reply(request, head, message)
 
-    def _output(self, request: _Open | None, head: Envelope, message: Message) -> None:
+    def _heard(self, msg_id: str) -> None:
+        """A message of ours is answered."""
+        self._unheard.discard(msg_id)
+        for request in self._lost.answered(msg_id):
+            del self._requests[request.msg_id]
+            self._answers.error(request, OUTCOME_UNKNOWN, LOST_END)
+            self._let_go(request, failed=True)
+
+    def still_open(self, msg_ids: Sequence[str]) -> None:
+        """Messages were lost, and of our requests only these had not ended then."""
+        self._lost.probe(msg_ids, self.interpreter)
+        self._missed.caught_up()
+
+    # -- what was missed -----------------------------------------------------------------
+
+    def missed(self, announced: Mapping[str, Any]) -> None:
+        """The session goes on with executions that nobody saw end (`control.Missed`)."""
+        self.last_seq = announced["after"]
+        self._missed.expect(announced["msg_ids"], announced.get("ends", ()))
+        if announced.get("left_out"):
+            self.notify(LEFT_OUT.format(count=announced["left_out"]))
+
+    def gap(self, text: str) -> None:
+        """Messages are lost, perhaps the ends of what was missed."""
+        self._missed.lossy = True
+        self.notify(text)
+
+    @property
+    def follows(self) -> bool:
+        """Whether a missed execution still goes on."""
+        return self._missed.follows
+
+    def _host(self) -> Request | None:
+        """The cell under which what was missed is shown."""
+        cells = (r for r in self._requests.values() if r.executes and not r.silent)
+        return self._local.running or next(cells, None)
+
+    def _reply(self, request: Request, head: Envelope, message: Message) -> None:
+        if head.msg_type == "execute_reply":
+            self._answers.last_reply = message
+            self._end_told = message.content_if_any().get("ename") in ENDS
+        del self._requests[head.parent_id]
+        self._answers.end(request)  # its idle may be lost
+        self._ports.to_front(message.channel, request.identities, message)
+        if request.subshell in self._local.subshells:
+            self._let_go(request, failed=has_failed(message))
+
+    def _output(self, request: Request | None, head: Envelope, message: Message) -> None:
+        if request is None and self._missed.take(head, message, self._host()):
+            return
         if head.msg_type == "status":
             state = message.content_dict().get("execution_state")
             if state == "starting":
@@ -317,75 +360,21 @@ class Router:
             if request is not None:
                 if request.busy and state == "busy":
                     return  # published before its `%sandbox` lines ran
-                request.busy = request.busy or state == "busy"
-                request.idle = request.idle or state == "idle"
-        self.ports.publish(message)
+                if state == "busy":
+                    request.busy = True
+                elif state == "idle":
+                    self._answers.begin(request)  # its busy may be lost
+                    request.idle = True
+                if request.idle and not request.wants_reply:
+                    del self._requests[head.parent_id]
+        self._ports.publish(message)
 
-    # -- answers given here ----------------------------------------------------------------
+    # -- when the session cannot be had ---------------------------------------------------
 
-    def _make(
-        self, channel: str, msg_type: str, content: Mapping[str, Any], parent: Message
-    ) -> Message:
-        return make(
-            channel, msg_type, content, session=self.interpreter, parent_header=parent.header
-        )
-
-    def _publish(self, request: _Open, msg_type: str, content: Mapping[str, Any]) -> None:
-        self.ports.publish(self._make("iopub", msg_type, content, request.message))
-
-    def _answer(
-        self,
-        identities: list[bytes],
-        message: Message,
-        head: Envelope,
-        content: Mapping[str, Any],
-    ) -> None:
-        self._finish(_Open(identities, message, head), content)
-
-    def _finish(self, request: _Open, content: Mapping[str, Any]) -> None:
-        """Give what is missing of busy, idle and reply."""
-        if not request.busy:
-            self._publish(request, "status", {"execution_state": "busy"})
-        if not request.idle:
-            self._publish(request, "status", {"execution_state": "idle"})
-        if request.envelope.msg_type.endswith("_request"):
-            reply_type = request.envelope.msg_type.removesuffix("_request") + "_reply"
-            channel = request.message.channel
-            reply = self._make(channel, reply_type, content, request.message)
-            self.ports.to_front(channel, request.identities, reply)
-
-    def _refuse(self, request: _Open, why: str = "") -> None:
+    def _refuse(self, request: Request, why: str = "") -> None:
         """End a request with an error that says why the session cannot answer it."""
-        if request.envelope.msg_type == "interrupt_request":
-            self._finish(request, {"status": "ok"})
-        else:
-            self._error(request, "SandboxUnavailable", why or self.why)
-
-    def _error(self, request: _Open, name: str, text: str) -> None:
-        error = {
-            "ename": name,
-            "evalue": text,
-            "traceback": [f"\x1b[0;31m{name}\x1b[0m: {text}"],
-        }
-        content: dict[str, Any] = {"status": "error", **error}
-        if request.envelope.msg_type == "execute_request":
-            if not request.busy:
-                request.busy = True
-                self._publish(request, "status", {"execution_state": "busy"})
-            self._publish(request, "error", error)
-            count = self._last_count()
-            content |= {"execution_count": count, "user_expressions": {}, "payload": []}
-        self._finish(request, content)
-
-    def _last_count(self) -> int:
-        """The count of the last cell that ran: a cell that did not run gets no new one."""
-        if self._last_reply is None:
-            return 0
-        try:
-            count = self._last_reply.content_dict().get("execution_count")
-        except MessageError:
-            return 0
-        return count if isinstance(count, int) else 0
+        if request.message.channel != "stdin":
+            self._answers.error(request, UNAVAILABLE, why or self.why)
 
     def failed(self, why: str, *, lost: bool = False) -> None:
         """The session cannot be had: everything that waits ends with `why`.
@@ -397,46 +386,68 @@ class Router:
         self.why = why
         self._untold = lost and not self.waits
         self._unacknowledged.clear()
-        waiting = list(self._open.values())
-        self._open.clear()
+        self._unheard.clear()
+        self._lost.clear()
+        self._missed.clear()
+        self._held_interrupt = None
+        waiting = list(self._requests.values())
+        self._requests.clear()
+        stopped: set[str | None] = set()
         for request in waiting:
-            self._refuse(request)
-        for subshell in list(self._local):
+            if request.executes and request.subshell in stopped:
+                self._answers.abort(request)  # one error says it for all that wait in a row
+            else:
+                self._refuse(request)
+            if request.executes and request.stops_on_error:
+                stopped.add(request.subshell)
+        for request in waiting:
+            if request.executes:
+                self._let_go(request, failed=True)
+        for subshell in self._local.subshells:
             self._start_lines(subshell)
+
+    def moved(self, why: str) -> None:
+        """The session is to be another one: everything that waits for this one ends with `why`."""
+        self.failed(why)
+        self.state = State.WAITING
+        self.last_seq = 0
 
     def tell(self, text: str) -> None:
         """A line on stderr under every cell that runs or waits."""
-        for request in self._open.values():
-            if request.envelope.msg_type == "execute_request":
-                self._publish(request, "stream", {"name": "stderr", "text": text})
+        local = self._local.running
+        for request in (*self._requests.values(), *([local] if local else [])):
+            if request.executes:
+                self._answers.say(request, text)
 
     def notify(self, text: str) -> None:
         """Show lines once: under the cells that run or wait, or else under the next one."""
-        if self.waits:
+        if self.busy:
             self.tell(text)
         else:
             self._notice += text
 
     def starting(self) -> None:
         """Tell front ends that this kernel process has begun."""
-        self.ports.publish(
+        self._ports.publish(
             make("iopub", "status", {"execution_state": "starting"}, session=self.interpreter)
         )
 
     @property
+    def failing(self) -> bool:
+        """Whether the session cannot be had until a cell tries again."""
+        return self.state is State.FAILED
+
+    @property
+    def busy(self) -> bool:
+        """Whether any cell runs or waits, `%sandbox` lines included."""
+        return self.waits or self._local.running is not None
+
+    @property
+    def reached(self) -> bool:
+        """Whether messages can be sent to the session now."""
+        return self.state is State.CONNECTED
+
+    @property
     def waits(self) -> bool:
         """Whether any cell runs or waits."""
-        return any(r.envelope.msg_type == "execute_request" for r in self._open.values())
-
-
-def _leading_lines(request: _Open) -> LeadingLines | None:
-    message = request.message
-    if request.envelope.msg_type != "execute_request" or b"%sandbox" not in bytes(message.content):
-        return None
-    code = message.content_dict().get("code", "")
-    return leading_lines(code) if isinstance(code, str) else None
-
-
-def _ends_unanswered(request: _Open) -> bool:
-    """Messages like `comm_msg` and `input_reply` have no reply to wait for."""
-    return not request.envelope.msg_type.endswith("_request")
+        return any(r.executes for r in self._requests.values())

@@ -1,4 +1,4 @@
-"""The `%sandbox` commands: a parser over one SDK call and a result to render.
+"""The `%sandbox` commands: a parser over one SDK call and results to render.
 
 No IPython here: the local kernel and the command line use these, too. Every face
 shows the same words. Users' mistakes are `UsageError`s of one line.
@@ -7,57 +7,39 @@ shows the same words. Users' mistakes are `UsageError`s of one line.
 from __future__ import annotations
 
 import difflib
-import shlex
-from collections.abc import Awaitable, Callable, Sequence
+from argparse import Namespace
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-from sandcell import AsyncClient, AsyncSession
-
-
-class UsageError(ValueError):
-    """A command that cannot be understood; one line that says what to type instead."""
+from sandcell_magics import execution_commands, session_commands
+from sandcell_magics.arguments import Parser, count, seconds, split
+from sandcell_magics.context import Context, UsageError
+from sandcell_magics.results import Result, Table
 
 
-class Context(Protocol):
-    """What a command works on."""
-
-    @property
-    def client(self) -> AsyncClient:
-        """The gateway."""
-        ...
-
-    async def session(self) -> AsyncSession:
-        """The face's current session, as the gateway sees it now. Raises `SandcellError`."""
-        ...
+def _nothing(parser: Parser) -> None:
+    """The command takes no arguments."""
 
 
-@dataclass(frozen=True)
-class Table:
-    """Rows under headings."""
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-    """Shown in the place of an empty table, or below it."""
+def _start(parser: Parser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME")
 
 
-@dataclass(frozen=True)
-class Card:
-    """Facts of one thing."""
-
-    title: str
-    facts: tuple[tuple[str, str], ...]
+def _attach(parser: Parser) -> None:
+    parser.add_argument("name", metavar="NAME")
 
 
-@dataclass(frozen=True)
-class Text:
-    """A line or more."""
-
-    text: str
+def _replay(parser: Parser) -> None:
+    parser.add_argument("count", nargs="?", type=count, default=1, metavar="N")
 
 
-Result = Table | Card | Text
+def _wait(parser: Parser) -> None:
+    parser.add_argument("ids", nargs="*", metavar="JOB")
+    parser.add_argument("--timeout", type=seconds, metavar="SECONDS")
+
+
+def _result(parser: Parser) -> None:
+    parser.add_argument("id", metavar="JOB")
 
 
 @dataclass(frozen=True)
@@ -66,81 +48,92 @@ class Command:
 
     name: str
     help: str
-    run: Callable[[Context], Awaitable[Result]]
+    run: Callable[[Context, Namespace], AsyncIterator[Result]]
+    arguments: Callable[[Parser], None] = _nothing
+
+    def parser(self) -> Parser:
+        """For the words after it."""
+        parser = Parser(f"%sandbox {self.name}")
+        self.arguments(parser)
+        return parser
+
+    @property
+    def usage(self) -> str:
+        """How it is typed."""
+        return " ".join(self.parser().format_usage().removeprefix("usage: ").split())
 
 
-def _card(session: AsyncSession) -> Card:
-    model = session.model
-    facts = [
-        ("status", model.status.value),
-        ("id", str(model.id)),
-        ("engine", model.engine if model.isolated else f"{model.engine} (isolates nothing)"),
-        ("since", model.created_at.strftime("%Y-%m-%d %H:%M:%S UTC")),
-    ]
-    if model.reason is not None:
-        facts.insert(1, ("reason", model.reason.text))
-    return Card(model.name or f"session {str(model.id)[:8]}", tuple(facts))
-
-
-async def _status(context: Context) -> Result:
-    return _card(await context.session())
-
-
-async def _list(context: Context) -> Result:
-    sessions = await context.client.sessions.list()
-    rows = tuple(
-        (str(s.id)[:8], s.name or "", s.status.value, s.model.created_at.strftime("%H:%M:%S"))
-        for s in sessions
+async def _help(context: Context, options: Namespace) -> AsyncIterator[Result]:
+    rows = [(command.usage, command.help) for command in COMMANDS.values()]
+    rows.append(
+        ("%%sandbox --detach [--webhook URL]", "Start the cell's code and go on; see jobs.")
     )
-    return Table(("id", "name", "status", "since"), rows, "" if rows else "no sessions")
-
-
-async def _restart(context: Context) -> Result:
-    await (await context.session()).restart()
-    return Text("A fresh interpreter is ready; files and packages are kept.")
-
-
-async def _close(context: Context) -> Result:
-    session = await context.session()
-    await session.close()
-    return Text(f"Session {str(session.id)[:8]} is closed.")
-
-
-async def _help(context: Context) -> Result:
-    rows = tuple((f"%sandbox {command.name}", command.help) for command in COMMANDS.values())
-    return Table(("command", "what it does"), rows)
+    yield Table(("command", "what it does"), tuple(rows))
 
 
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (
-        Command("status", "Show the session: status, reason, engine.", _status),
-        Command("list", "List your live sessions.", _list),
-        Command("restart", "Start a fresh interpreter; files and packages stay.", _restart),
-        Command("close", "Close the session and discard it.", _close),
+        Command("status", "Show the session: status, reason, engine.", session_commands.status),
+        Command("list", "List your live sessions.", session_commands.list_sessions),
+        Command(
+            "start", "Start a new session; one with a name is kept.", session_commands.start, _start
+        ),
+        Command(
+            "attach",
+            "Use another session; show what was missed of it.",
+            session_commands.attach,
+            _attach,
+        ),
+        Command(
+            "replay",
+            "Show the outputs of the last N cells again.",
+            execution_commands.replay,
+            _replay,
+        ),
+        Command("jobs", "List the cells that were started detached.", execution_commands.jobs),
+        Command("wait", "Wait for jobs; without a name for all.", execution_commands.wait, _wait),
+        Command("result", "Show what a job put out.", execution_commands.result, _result),
+        Command(
+            "restart",
+            "Start a fresh interpreter; files and packages stay.",
+            session_commands.restart,
+        ),
+        Command("close", "Close the session and discard it.", session_commands.close),
         Command("help", "List the commands.", _help),
     )
 }
 
 
-def parse(line: str) -> Command:
-    """The command of a line. Raises `UsageError`; abbreviations are not guessed."""
-    try:
-        words: Sequence[str] = shlex.split(line)
-    except ValueError as error:
-        raise UsageError(f"%sandbox {line}: {error}") from None
-    if not words:
-        words = ["help"]
-    name, *rest = words
+def parse(line: str) -> tuple[Command, Namespace]:
+    """The command of a line and its arguments. Raises `UsageError`; nothing is guessed."""
+    name, *rest = split(line) or ["help"]
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
+        begin = [known for known in COMMANDS if known.startswith(name)]
+        near = begin or difflib.get_close_matches(name, COMMANDS, 1)
         hint = f"did you mean %sandbox {near[0]}?" if near else "see %sandbox help"
         raise UsageError(f"there is no command %sandbox {name}; {hint}")
-    if rest:
-        raise UsageError(f"%sandbox {name} takes no arguments, got {' '.join(rest)!r}")
-    return COMMANDS[name]
+    return COMMANDS[name], COMMANDS[name].parser().parse_args(rest)
 
 
-async def run(line: str, context: Context) -> Result:
-    """Do what one line says. Raises `UsageError` or `SandcellError`."""
-    return await parse(line).run(context)
+def _cell_options(line: str) -> Namespace:
+    words = split(line)
+    if words and words[0] in COMMANDS:
+        raise UsageError(
+            f"%sandbox {words[0]} is a line: write it with one %, above the code of a cell"
+        )
+    parser = Parser("%%sandbox")
+    parser.add_argument("--detach", action="store_true", required=True)
+    parser.add_argument("--webhook", metavar="URL")
+    return parser.parse_args(words)
+
+
+def run(line: str, context: Context, body: str | None = None) -> AsyncIterator[Result]:
+    """Do what one line says, or one `%%sandbox` cell with its body.
+
+    Raises `UsageError` or `SandcellError`.
+    """
+    if body is not None:
+        return execution_commands.detach(context, _cell_options(line), body)
+    command, options = parse(line)
+    return command.run(context, options)

@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
+from typing import Any
 
-from sandcell_magics.commands import Card, Result, Table, Text
+from sandcell_magics.results import Card, Result, Shown, Table, Text
 
 MimeBundle = dict[str, str]
+Output = tuple[str, Mapping[str, Any]]
+"""Type and content of a message on iopub."""
 
 
-def bundle(result: Result) -> MimeBundle:
+def messages(result: Result) -> Iterator[Output]:
+    """What a front end is sent to show it."""
+    if isinstance(result, Shown):
+        for output in result.outputs:
+            yield _again(output)
+    else:
+        yield "display_data", {"data": bundle(result), "metadata": {}, "transient": {}}
+
+
+def _again(output: Mapping[str, Any]) -> Output:
+    """An earlier cell's output, as one of this cell."""
+    if output["output_type"] == "stream":
+        return "stream", {"name": output["name"], "text": output["text"]}
+    if output["output_type"] == "error":
+        # As text: an `error` would make it the failure of a cell that did not fail.
+        return "stream", {"name": "stderr", "text": "\n".join(output["traceback"]) + "\n"}
+    data, metadata = output["data"], output["metadata"]
+    return "display_data", {"data": data, "metadata": metadata, "transient": {}}
+
+
+def bundle(result: Card | Table | Text) -> MimeBundle:
     """`text/plain` always; `text/html` where it says more."""
     if isinstance(result, Text):
         return {"text/plain": result.text}

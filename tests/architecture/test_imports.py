@@ -39,6 +39,16 @@ def test_packages_import_only_what_lies_below_them(package: str) -> None:
     [
         # One shim runs for each session: it stays small and starts fast.
         ("sandcell_gateway.shim", WEB | DATABASE | NOTEBOOK | {"pydantic", "httpx"}),
+        # Histories are read and verified offline, too.
+        ("sandcell_gateway.journal", WEB | DATABASE | NOTEBOOK | {"pydantic", "httpx"}),
+        # Whoever checks a proof needs no file format.
+        ("sandcell_gateway.journal.verify", {"asyncio", "threading", "zmq"}),
+        # An exported history is verified without a gateway, and without its parts.
+        *(
+            (f"sandcell_gateway.proofs.{name}", WEB | DATABASE | NOTEBOOK | {"pydantic", "httpx"})
+            for name in ("proof", "check", "archive", "audit", "cli")
+        ),
+        ("sandcell_gateway.proofs.check", {"asyncio", "threading", "zmq", "tarfile"}),
         ("sandcell_gateway.engines", WEB | DATABASE | NOTEBOOK | {"pydantic", "httpx"}),
         # The server never uses the client's way of speaking.
         ("sandcell_gateway", {"httpx", "IPython"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+from functools import cache
 
 import pytest
 
@@ -26,6 +27,7 @@ def _definitions(body: list[ast.stmt]) -> list[Definition]:
     return [node for node in body if isinstance(node, Definition)]
 
 
+@cache
 def _classes() -> dict[str, list[ast.ClassDef]]:
     found: dict[str, list[ast.ClassDef]] = {}
     for module in modules().values():

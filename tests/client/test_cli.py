@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from sandcell import Client
-from sandcell.cli import plain
+from sandcell_wire.words import plain
 from tests.conftest import MakeHome
 from tests.gateway.support import PATIENCE, ROOT, TOKEN, gateway_program
 
@@ -83,8 +83,16 @@ def test_a_close_can_be_put_off(place: Place) -> None:
         (["close", "nonesuch"], {}, ["no live session 'nonesuch'", "sandcell sessions"]),
         (["sessions", "--status", "asleep"], {}, ["asleep", "idle"]),
         (["sessions"], {"SANDCELL_TOKEN": "wrong"}, ["token", "SANDCELL_TOKEN"]),
-        (["sessions"], {"SANDCELL_URL": "http://127.0.0.1:9"}, ["cannot reach", "127.0.0.1:9"]),
-        (["sessions"], {"SANDCELL_URL": "nonsense"}, ["SANDCELL_URL", "nonsense"]),
+        (
+            ["sessions"],
+            {"SANDCELL_URL": "http://127.0.0.1:9"},
+            ["cannot reach", "127.0.0.1:9", ". Does it run? Is SANDCELL_URL right?\n"],
+        ),
+        (
+            ["sessions"],
+            {"SANDCELL_URL": "nonsense"},
+            ["SANDCELL_URL", "nonsense", "'https://host:8621'"],
+        ),
         (["sessions", "--profile", "far"], {}, ["no profile 'far'"]),
     ],
 )

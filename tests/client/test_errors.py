@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import re
 
+import pytest
+
 import sandcell
 from sandcell import errors
-from sandcell.errors import SandcellError
+from sandcell.errors import SandcellError, explain
 
 
 def drawn() -> dict[str, str]:
@@ -50,3 +52,17 @@ def test_facts_are_attributes() -> None:
         "c",
         "r",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "said"),
+    [
+        ("it failed", None, "it failed."),
+        ("it failed", "Does it run?", "it failed. Does it run?"),
+        ("it failed", "Try again", "it failed. Try again."),
+        ("it failed.", "list yours with `x`", "it failed; list yours with `x`."),
+        ("it\n failed!", "`x` helps.", "it failed! `x` helps."),
+    ],
+)
+def test_an_error_and_its_hint_are_sentences(text: str, hint: str | None, said: str) -> None:
+    assert explain(SandcellError(text, hint=hint)) == said

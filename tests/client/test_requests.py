@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import httpx
 import pytest
 
-from sandcell import _requests, errors
+from sandcell import AsyncClient, AsyncSession, _requests, errors
+from sandcell._async import transport
+from sandcell._requests import ApiRequest
 from sandcell_wire.codes import HTTP_STATUS, Code
-from sandcell_wire.models import Health, Problem
+from sandcell_wire.models import Health, Problem, SessionModel
 
 ID = uuid.UUID("12345678-1234-4234-8234-123456789abc")
 NOTHING: dict[str, Any] = {
@@ -20,7 +24,9 @@ NOTHING: dict[str, Any] = {
     "language": "python",
     "interpreter": None,
     "image": None,
+    "limits": None,
     "wait": 0,
+    "key": "k",
 }
 
 
@@ -29,17 +35,20 @@ def test_create() -> None:
     assert (request.method, request.path) == ("POST", "/v1/sessions")
     assert request.body is not None
     assert (request.body["name"], request.body["env"]) == ("n", {"A": "b"})
-    assert request.headers == {"Prefer": "wait=2.5"}
+    assert request.headers == {"Idempotency-Key": "k", "Prefer": "wait=2.5"}
+    assert request.repeatable
     assert request.patience == 2.5
-    assert _requests.create(**NOTHING).headers == {}
+    assert _requests.create(**NOTHING).headers == {"Idempotency-Key": "k"}
+    assert not _requests.restart(ID, None).repeatable
 
 
 @pytest.mark.parametrize(
     ("bad", "place"),
     [
-        ({"name": "a b"}, "name"),
-        ({"env": {"": "x"}}, "env"),
-        ({"interpreter": "zz"}, "interpreter"),
+        ({"name": "a b"}, "name: expected 1 to 64 letters, .* such as 'analysis-2'"),
+        ({"env": {"": "x"}}, "env.*: expected .* such as 'DATA_DIR'"),
+        ({"interpreter": "zz"}, "interpreter: expected a UUID"),
+        ({"limits": {"memory": "lots"}}, "limits.memory"),
     ],
 )
 def test_what_cannot_be_sent_is_refused_before(bad: dict[str, Any], place: str) -> None:
@@ -65,6 +74,7 @@ def test_one_session() -> None:
     assert _requests.get(ID).path == f"/v1/sessions/{ID}"
     assert _requests.close(ID, 0).path == f"/v1/sessions/{ID}"
     assert _requests.close(ID, 1.5).path == f"/v1/sessions/{ID}?grace=1.5"
+    assert _requests.close(ID, 0, "c").path == f"/v1/sessions/{ID}?client=c"
     assert _requests.restart(ID, None).body == {}
     assert _requests.interrupt(ID).method == "POST"
     assert _requests.session_path("../x?y") == "/v1/sessions/..%2Fx%3Fy"
@@ -151,3 +161,30 @@ def test_rate_limits_say_when() -> None:
     with pytest.raises(errors.RateLimited) as caught:
         _requests.parse(Health, 429, {"retry-after": "7"}, problem("rate_limited"))
     assert caught.value.retry_after == 7
+
+
+async def test_a_job_has_the_id_that_was_given_and_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To a remote gateway, after pauses that grow."""
+    pauses: list[float] = []
+    sent: list[ApiRequest] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async def fail(self: transport.AsyncTransport, request: ApiRequest) -> httpx.Response:
+        sent.append(request)
+        raise httpx.ReadError("cut")
+
+    monkeypatch.setattr(transport, "pause", pause)
+    monkeypatch.setattr(transport.AsyncTransport, "_try", fail)
+    async with AsyncClient("http://nowhere.invalid", "token") as client:
+        model = cast("SessionModel", SimpleNamespace(id=ID))
+        session = AsyncSession(client._transport, model)
+        with pytest.raises(errors.GatewayUnreachable):
+            await session.start_job("1", id="mine-1234")
+        with pytest.raises(errors.RequestInvalid, match=r"^id: "):
+            await session.start_job("1", id="short")
+    assert [request.body and request.body["id"] for request in sent] == ["mine-1234"] * 3
+    assert pauses == [transport.PAUSE, 2 * transport.PAUSE]

@@ -13,6 +13,7 @@ from sandcell import ClientSettings, ConfigurationError
 from sandcell_gateway.settings import GatewaySettings, SettingsError, load
 from tests.gateway.support import ROOT
 from tests.support.home import Home
+from tests.support.receiver import SECRET
 
 
 @pytest.fixture
@@ -66,7 +67,8 @@ def test_lists_from_the_environment(home: Home, monkeypatch: pytest.MonkeyPatch)
     [
         ("[client]\nhold = -1\n", ["hold", "SANDCELL_HOLD", "-1"]),
         ("[client]\nhodl = 1\n", ["hodl"]),
-        ("[client]\nurl = 'ftp://x'\n", ["url", "ftp://x"]),
+        ("[client]\nurl = 'ftp://x'\n", ["url", "ftp://x", "such as 'https://host:8621'"]),
+        ("[client]\nsession = 'a b'\n", ["session", "a b", "such as 'analysis-2'"]),
         ("[client\n", ["config.toml"]),
         ("client = 1\n", ["client", "table"]),
         ("[client]\nprofile = 'far'\n", ["far", "none"]),
@@ -79,6 +81,7 @@ def test_bad_client_settings(config: Path, text: str, words: list[str]) -> None:
         ClientSettings.load()
     for word in words:
         assert word in str(caught.value)
+    assert "pattern" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,6 @@ def test_bad_gateway_settings(
     config: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: list[str]
 ) -> None:
     monkeypatch.delenv("SANDCELL_RUNTIME_DIR")
-    monkeypatch.delenv("SANDCELL_EMBEDDED_IDLE")
     config.write_text(text)
     with pytest.raises(SettingsError) as caught:
         load()
@@ -111,6 +113,37 @@ def test_a_bad_token_is_not_repeated(home: Home, config: Path) -> None:
     with pytest.raises(ConfigurationError) as client:
         ClientSettings.load()
     assert "secret" not in str(gateway.value) + str(client.value)
+
+
+def test_a_bad_webhook_secret_is_not_repeated(home: Home, config: Path) -> None:
+    for value in ("'hunter2'", "'whsec_hunter2hunter2'", "['hunter2']"):
+        config.write_text(f"[gateway]\nwebhook_secret = {value}\n")
+        with pytest.raises(SettingsError, match="SANDCELL_WEBHOOK_SECRET") as caught:
+            load()
+        assert "hunter2" not in str(caught.value)
+    config.write_text(f"[gateway]\nwebhook_secret = '{SECRET}'\n")
+    assert load().webhook_signer is not None
+    assert SECRET not in repr(load())
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            "webhook_hosts = ['a.example', 'b c']",
+            ["webhook_hosts", "SANDCELL_WEBHOOK_HOSTS", "b c"],
+        ),
+        ("webhook_ca = 'ca.pem'", ["webhook_ca", "absolute", "ca.pem"]),
+        ("webhook_ca = '/no/such/file'", ["webhook_ca", "SANDCELL_WEBHOOK_CA", "/no/such/file"]),
+        ("webhook_ca = '/proc/self/comm'", ["webhook_ca", "certificates", "/proc/self/comm"]),
+    ],
+)
+def test_bad_settings_of_webhooks(home: Home, config: Path, line: str, words: list[str]) -> None:
+    config.write_text(f"[gateway]\n{line}\n")
+    with pytest.raises(SettingsError) as caught:
+        load()
+    for word in words:
+        assert word in str(caught.value)
 
 
 def test_client_and_embedded_gateway_mean_the_same_places(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import socket
 
+import psutil
 import pytest
 
 import sandcell
@@ -14,12 +15,6 @@ from tests.support.home import Home
 from tests.support.kernels import Kernel, Message, kernel
 
 pytestmark = pytest.mark.linux
-
-
-@pytest.fixture
-def running(home: Home) -> Iterator[Kernel]:
-    with kernel("sandcell", home.environ, home.path) as started:
-        yield started
 
 
 def test_kill_9_of_the_gateway_in_the_middle_of_a_cell(running: Kernel, home: Home) -> None:
@@ -51,14 +46,24 @@ def test_kill_9_of_the_shim_gives_a_reason_and_keeps_the_variables(
 ) -> None:
     running.front.run("variable = 'kept'")
 
+    (workspace,) = home.state.glob("sessions/*/workspace")
+
     def kill(message: Message) -> None:
-        if message["content"].get("text") == "go\n":
+        text = message["content"].get("text", "")
+        if text == "go\n":
             gateways.kill(gateways.shim(home))
+        elif "supervisor was restarted" in text:
+            (workspace / "on").touch()
 
     result = running.front.run(
-        "import time\nprint('go', flush=True)\ntime.sleep(2)\nprint('end')", seen=kill
+        "import os, time\n"
+        "print('go', flush=True)\n"
+        "while not os.path.exists('on'): time.sleep(0.05)\n"
+        "print('end')",
+        seen=kill,
     )
     assert "supervisor was restarted" in result.stream("stderr")
+    assert result.stream() == "go\nend\n"
     assert result.statuses == ["busy", "idle"]
     assert result.content["status"] == "ok"  # its reply came: the sockets kept their identity
     assert running.front.value("variable") == "'kept'"
@@ -67,6 +72,22 @@ def test_kill_9_of_the_shim_gives_a_reason_and_keeps_the_variables(
 def test_kill_9_of_the_shim_between_cells_is_not_noticed(running: Kernel, home: Home) -> None:
     running.front.run("variable = 'kept'")
     gateways.kill(gateways.shim(home))
+    assert running.front.value("variable") == "'kept'"
+
+
+def test_a_full_disk_stops_no_cell_and_its_user_is_told_once(running: Kernel, home: Home) -> None:
+    """The shim's files may grow no more; a full disk refuses its journal in the same way."""
+    running.front.run("variable = 'kept'")
+    shim = gateways.shim(home)
+    _, hard = shim.rlimit(psutil.RLIMIT_FSIZE)
+    shim.rlimit(psutil.RLIMIT_FSIZE, (4096, hard))
+    result = running.front.run("for i in range(300): print(i, flush=True)")
+    assert result.stream() == "".join(f"{i}\n" for i in range(300))
+    assert result.statuses == ["busy", "idle"]
+    told = "the session's journal cannot be written (File too large); the cell goes on"
+    assert result.stream("stderr").count(told) == 1
+    assert running.front.run("print(variable)").stream("stderr") == ""
+    shim.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))
     assert running.front.value("variable") == "'kept'"
 
 
@@ -113,9 +134,23 @@ def test_without_a_gateway_the_first_cell_says_what_to_do_and_nothing_hangs(home
             result = started.front.run("1")
             assert result.error == "SandboxUnavailable"
             assert "http://127.0.0.1:1" in result.content["evalue"]
-            assert "SANDCELL_URL" in result.content["evalue"]
+            assert result.content["evalue"].endswith(". Does it run? Is SANDCELL_URL right?")
         asked = {"code": "a", "cursor_pos": 1}
         assert started.front.request("complete_request", asked).content["status"] == "error"
+
+
+def test_an_interrupt_ends_the_cells_that_wait_for_a_gateway_that_does_not_answer(
+    home: Home,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environ = home.environ | {"SANDCELL_URL": url, "SANDCELL_TOKEN": "t"}
+        with kernel("sandcell", environ, home.path) as started:
+            client = started.front.client
+            first, second = client.execute("1"), client.execute("%sandbox status")
+            started.front.request("interrupt_request", {}, channel="control")
+            assert started.front.collect(first).error == "KeyboardInterrupt"
+            assert started.front.collect(second).content["status"] == "aborted"
 
 
 def test_a_bad_setting_is_named_in_the_first_cell(home: Home) -> None:
@@ -133,9 +168,14 @@ def test_a_closed_session_says_so_once_and_the_next_cell_starts_a_new_one(
     with sandcell.Client() as client:
         (session,) = client.sessions.list()
         session.close()
-    result = running.front.run("variable")
+    first, second = (running.front.client.execute("variable") for _ in range(2))
+    result = running.front.collect(first)
     assert result.error == "SandboxUnavailable"
+    assert "the session is gone: it was closed. " in result.content["evalue"]
     assert "variables are gone" in result.content["evalue"]
+    # It is aborted if it had come when the first was told, and else the first one of the next.
+    behind = running.front.collect(second)
+    assert behind.content["status"] == "aborted" or behind.error == "NameError"
     assert running.front.value("1 + 1") == "2"
     with sandcell.Client() as client:
         (new,) = client.sessions.list()

@@ -29,7 +29,10 @@ def sessions() -> Sequence[sandcell.Session]:
         return client.sessions.list()
 
 
-def test_ten_kernels_at_once_share_one_daemon_and_leave_nothing(home: Home) -> None:
+def test_ten_kernels_at_once_share_one_daemon_and_leave_nothing(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(home.environ, "SANDCELL_EMBEDDED_IDLE", "2")
     with ExitStack() as stack:
         specs = [
             stack.enter_context(raw_kernel(home, Path(f"{home.path}/c{i}.json"))) for i in range(10)
@@ -164,6 +167,24 @@ def test_a_terminated_kernel_is_held_and_then_closed(home: Home) -> None:
     eventually("the session closes", lambda: sessions() == [])
 
 
+def test_a_killed_kernel_that_never_comes_back_leaves_no_session(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is left to close it but the gateway, be it the next one."""
+    with raw_kernel(home, home.path / "one.json") as raw:
+        raw.front.run("pass")
+        raw.end(signal.SIGKILL)
+    assert len(sessions()) == 1
+    monkeypatch.setenv("SANDCELL_ORPHAN_TIMEOUT", "1")
+    gateways.gateway(home).kill()
+    eventually("the gateway ends", lambda: not gateways.processes(home, "sandcell_gateway"))
+    eventually("the session closes", lambda: sessions() == [])
+    with sandcell.Client() as client:
+        (session,) = client.sessions.list(status=["terminated"])
+    assert session.reason is not None
+    assert session.reason.code == "expired"
+
+
 def test_a_kernel_ends_when_its_parent_is_killed(home: Home) -> None:
     connection_file = home.path / "c.json"
     write_connection_file(str(connection_file), key=b"k" * 32)
@@ -202,3 +223,16 @@ def test_a_cell_that_waits_when_the_kernel_shuts_down_does_not_hold_it(home: Hom
         raw.shut_down()
         assert time.monotonic() - began < TIMEOUT
     eventually("the session closes", lambda: sessions() == [])
+
+
+def test_the_first_kernel_ever_knows_its_features_before_its_session(home: Home) -> None:
+    with kernel("sandcell", home.environ, home.path) as started:
+        first = started.front.request("kernel_info_request", {}).content
+        started.front.run("pass")
+        cache = home.path / ".cache" / "sandcell"
+        eventually("the true answer is kept", lambda: any(cache.glob("kernel-info-*.json")))
+        true = started.front.request("kernel_info_request", {}).content
+    assert first["help_links"] != true["help_links"]  # it was not the kept one
+    same = ("implementation", "implementation_version", "language_info", "supported_features")
+    assert {key: first[key] for key in same} == {key: true[key] for key in same}
+    assert first["supported_features"]

@@ -234,6 +234,27 @@ def test_a_hundred_thousand_lines_arrive_in_order(running: Kernel) -> None:
     assert result.stream() == "".join(f"{i}\n" for i in range(100_000))
 
 
+THREADS_AND_CHILDREN = """
+import multiprocessing, threading
+def fill(letter): print(letter * 300_000)
+threads = [threading.Thread(target=fill, args=(letter,)) for letter in 'ab']
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+child = multiprocessing.get_context('fork').Process(target=fill, args=('c',))
+child.start(); child.join()
+fill('d')
+"""
+
+
+def test_large_prints_of_threads_and_children_arrive_whole(running: Kernel) -> None:
+    result = running.front.run(THREADS_AND_CHILDREN)
+    text = result.stream()
+    assert {letter: text.count(letter) for letter in "abcd"} == dict.fromkeys("abcd", 300_000)
+    assert result.error == ""
+    if running.sandboxed:
+        assert max(len(content["text"]) for content in result.of("stream")) < 200_000
+
+
 def test_ten_thousand_displays_arrive_in_order(running: Kernel) -> None:
     result = running.front.run("for i in range(10_000): display({'text/plain': str(i)}, raw=True)")
     shown = [content["data"]["text/plain"] for content in result.of("display_data")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
 import tempfile
@@ -22,12 +23,13 @@ Start = Callable[..., Awaitable[Running]]
 
 @functools.cache
 def _why_not(name: str) -> str:
-    """Why a test is skipped. An engine that fails on a host that could do it is a failure."""
+    """Why a test is skipped. An engine that fails where it could work is a failure."""
     probe = registry.load(name).probe()
     if probe.works:
         return ""
     reason = f"{name}: {probe.reason}. {probe.hint}"
     assert name != "bubblewrap" or not _has_namespaces(), reason
+    assert name != "process" or os.geteuid() == 0, reason
     return reason
 
 
@@ -70,7 +72,11 @@ async def starting(spec: SandboxSpec) -> AsyncIterator[Start]:
         await running.aclose()
 
 
-@pytest.fixture(params=ENGINES)
+def _param(name: str) -> object:
+    return pytest.param(name, marks=[pytest.mark.not_root] if name == "process" else [])
+
+
+@pytest.fixture(params=map(_param, ENGINES))
 def engine(request: pytest.FixtureRequest) -> str:
     """The name of each engine in turn."""
     name: str = request.param

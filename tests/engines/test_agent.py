@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sandcell_gateway.engines.agent_client import AgentClient
-from sandcell_gateway.engines.base import EngineError, Exit, InsidePaths, Sandbox, SandboxGone
+from sandcell_gateway.engines.base import EngineError, Exit, SandboxGone
 from sandcell_gateway.engines.local import agent_program
 from sandcell_gateway.inside import agent as inside
 
@@ -185,19 +185,13 @@ def test_an_agent_without_leave_ends(tmp_path: Path) -> None:
 # -- its client ----------------------------------------------------------------------------
 
 
-class Hostile(Sandbox):
+class Hostile:
     """A sandbox whose agent says what a test wants."""
 
     def __init__(self, answer: Callable[[dict[str, Any]], bytes]) -> None:
-        self.inside = InsidePaths("/w", "/e", "/s", "/p", "/e/bin/python")
-        self.environ = {}
         self._answer = answer
         self._served: list[asyncio.Task[None]] = []
         self._ended = asyncio.Event()
-
-    @property
-    def state(self) -> dict[str, Any]:
-        return {}
 
     async def connect_agent(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         ours, theirs = socket.socketpair()
@@ -212,9 +206,6 @@ class Hostile(Sandbox):
         finally:
             writer.close()
             self._ended.set()
-
-    def connect_address(self, socket: str) -> tuple[str, Callable[[], None]]:
-        raise EngineError("none")
 
     async def wait(self) -> Exit:
         await self._ended.wait()

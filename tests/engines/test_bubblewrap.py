@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from dataclasses import replace
@@ -63,6 +64,27 @@ def test_a_program_that_does_not_work_is_passed_over(
     assert "failed with status 4" in probe.reason
 
 
+async def test_a_cancelled_maker_ends_a_child_that_nobody_knows_yet(
+    spec: SandboxSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As bwrap's waits for its parent, for ever if that is killed before it has said a word."""
+    child = tmp_path / "child"
+    text = f"/bin/sleep 600 &\necho $! > {child}.new; /bin/mv {child}.new {child}; wait"
+    mine = _program(tmp_path / "bwrap", text)
+    monkeypatch.setattr(bubblewrap, "binaries", lambda: [mine])
+    making = asyncio.create_task(BubblewrapEngine().create(spec, lambda state: None))
+    while not child.exists():  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    orphan = ProcessRef.capture(int(child.read_text()))
+    making.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await making
+    try:
+        await orphan.wait(5)
+    finally:
+        orphan.kill()
+
+
 def test_without_a_program_it_says_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bubblewrap, "binaries", list)
     probe = BubblewrapEngine().probe()
@@ -85,7 +107,9 @@ def test_a_trial_says_which_protections_hold() -> None:
         pytest.skip(probe.reason)
     own = "a uid of its own" if os.geteuid() == 0 else "your own user"
     assert own in probe.facts["runs as root of the host"]
-    assert "not limited yet" in probe.facts["exhausts memory, CPU, disk"]
+    assert {"exhausts memory", "exhausts CPU", "exhausts disk"} <= set(probe.facts)
+    assert ("soft" in probe.facts["exhausts memory"]) is ("memory" in probe.soft)
+    assert "disk" in probe.soft
 
 
 async def test_the_exit_code_is_known_after_everything_has_ended(

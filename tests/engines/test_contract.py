@@ -21,7 +21,7 @@ from sandcell_gateway.engines.agent_client import AgentClient, ProcessExited
 from sandcell_gateway.engines.base import EngineError, Sandbox, SandboxGone, SandboxSpec
 from sandcell_gateway.identity import ProcessRef
 from tests.engines.conftest import Start
-from tests.engines.places import Running
+from tests.engines.places import LIMITS, Running
 from tests.support.processes import end_all, processes_of
 
 ROOT = Path(__file__).parents[2]
@@ -457,7 +457,188 @@ async def test_another_process_with_the_same_pid_is_not_taken_for_the_sandbox(
 ) -> None:
     state = json.loads(json.dumps(running.sandbox.state))
     state["first"]["start_time"] -= 1
-    state["mark"] = "another sandbox's"
+    state |= {"mark": "another sandbox's", "groups": {}}
     with pytest.raises(SandboxGone):
         await running.engine.adopt(running.spec, state)
     assert (await running.run("pass")).exit.code == 0
+
+
+# -- limits, use, freezing -----------------------------------------------------------------
+
+FILL = "a = bytearray(int(__import__('sys').argv[1]) << 20); a[::4096] = b'x' * len(a[::4096])"
+
+
+async def test_use_is_counted(running: Running) -> None:
+    before = await running.sandbox.usage()
+    pid = await running.start(
+        "a = bytearray(100 << 20); a[::4096] = b'x' * len(a[::4096])\n"
+        "import time\nwhile time.process_time() < 0.3: pass\nready(); time.sleep(600)"
+    )
+    usage = await running.sandbox.usage()
+    assert usage.processes == before.processes + 1
+    assert usage.memory_bytes - before.memory_bytes > 90 << 20
+    assert usage.memory_peak >= usage.memory_bytes
+    assert usage.cpu_seconds - before.cpu_seconds > 0.25
+    await running.agent.signal(pid, signal.SIGKILL)
+    await running.agent.wait_exit(pid)
+    await running.sandbox.kill()
+    assert (await running.sandbox.usage()).memory_peak >= usage.memory_peak
+
+
+async def test_files_are_counted(running: Running) -> None:
+    before = await running.sandbox.disk_usage()
+    await running.run("open('big', 'wb').write(bytes(4 << 20))")
+    after = await running.sandbox.disk_usage()
+    assert 4 << 20 <= after.bytes - before.bytes < 5 << 20
+    assert after.complete
+
+
+async def test_memory_beyond_the_limit_ends_the_process_and_is_counted(
+    engine: str, starting: Start
+) -> None:
+    limits = replace(LIMITS, memory_bytes=300 << 20)
+    running = await starting(engine, limits=limits)
+    assert (await running.run(FILL, "100")).exit.code == 0
+    if "memory" in running.sandbox.soft:
+        pid = await running.start("a = bytearray(50 << 20); ready(); import time; time.sleep(600)")
+        small = await running.start("ready(); import time; time.sleep(600)")
+        await running.sandbox.end_largest()
+        assert (await running.agent.wait_exit(pid)).signal == signal.SIGKILL
+        assert small in {p.pid for p in await running.agent.processes() if p.exit is None}
+    else:
+        assert (await running.run(FILL, "600")).exit.signal == signal.SIGKILL
+        assert (await running.sandbox.usage()).memory_peak > 290 << 20
+    assert (await running.sandbox.usage()).memory_kills == 1
+    assert (await running.run("print('lives')")).output == "lives\n"
+
+
+async def test_one_process_cannot_have_more_memory_than_all(engine: str, starting: Start) -> None:
+    limits = replace(LIMITS, memory_bytes=2 << 30)
+    running = await starting(engine, limits=limits)
+    ran = await running.run("import mmap\nmmap.mmap(-1, 3 << 30, flags=mmap.MAP_PRIVATE)")
+    if "memory" in running.sandbox.soft:
+        assert ran.exit.code == 1
+        assert "Cannot allocate memory" in ran.output
+
+
+async def test_memory_of_private_file_systems_counts(starting: Start) -> None:
+    running = await starting("bubblewrap", limits=replace(LIMITS, memory_bytes=1 << 30))
+    before = (await running.sandbox.usage()).memory_bytes
+    await running.run("open('/dev/shm/f', 'wb').write(bytes(3 << 20))")
+    assert (await running.sandbox.usage()).memory_bytes - before > 2 << 20
+
+
+async def test_a_share_of_the_processors_is_all_there_is(engine: str, starting: Start) -> None:
+    running = await starting(engine, limits=replace(LIMITS, cpus=0.5))
+    if "cpus" in running.sandbox.soft:
+        ran = await running.run("import os; print(len(os.sched_getaffinity(0)))")
+        assert ran.output == "1\n"
+        return
+    ran = await running.run(
+        "import threading, time\n"
+        "def spin():\n"
+        "    while time.monotonic() < end: pass\n"
+        "end = time.monotonic() + 2\n"
+        "spin(); print(time.process_time())"
+    )
+    # A busy machine gives less, never more.
+    assert float(ran.output) < 1.5
+
+
+@pytest.mark.root
+async def test_processes_are_bounded(starting: Start) -> None:
+    running = await starting("bubblewrap", limits=replace(LIMITS, processes=20))
+    ran = await running.run(
+        "import os, signal\n"
+        "children = []\n"
+        "try:\n"
+        "    for _ in range(100):\n"
+        "        pid = os.fork()\n"
+        "        if not pid: signal.pause()\n"
+        "        children.append(pid)\n"
+        "except OSError as error: print(error.strerror, len(children))\n"
+        "for pid in children: os.kill(pid, 9)"
+    )
+    words = ran.output.split()
+    assert words[0] == "Resource"
+    assert int(words[-1]) < 20
+
+
+COUNT = """
+import itertools, subprocess
+subprocess.Popen(["sh", "-c", "while :; do :; done"], start_new_session=True)
+ready()
+for number in itertools.count(): open("count", "w").write(str(number))
+"""
+
+
+async def _computes_on(sandbox: Sandbox, before: float) -> None:
+    async with asyncio.timeout(10):
+        while (await sandbox.usage()).cpu_seconds <= before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_a_frozen_sandbox_uses_no_processor_and_goes_on_where_it_was(
+    running: Running,
+) -> None:
+    pid = await running.start(COUNT)
+    await running.sandbox.freeze()
+    before = (await running.sandbox.usage()).cpu_seconds
+    count = (running.spec.workspace / "count").read_text()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await running.agent.processes()
+    assert (await running.sandbox.usage()).cpu_seconds == before
+    assert (running.spec.workspace / "count").read_text() == count
+    await running.sandbox.thaw()
+    states = {process.pid: process for process in await running.agent.processes()}
+    assert states[pid].exit is None
+    await _computes_on(running.sandbox, before)
+
+
+async def test_what_was_stopped_before_stays_stopped(running: Running) -> None:
+    pid = await running.start("ready(); import signal; signal.pause()")
+    await running.agent.signal(pid, signal.SIGSTOP)
+    shown = f"print(open('/proc/{pid}/stat').read().rsplit(')', 1)[1].split()[0])"
+    async with asyncio.timeout(20):  # the signal was sent; it acts when the process is scheduled
+        while (await running.run(shown)).output != "T\n":
+            pass
+    await running.sandbox.freeze()
+    await running.sandbox.thaw()
+    assert (await running.run(shown)).output == "T\n"
+
+
+async def test_a_frozen_sandbox_is_adopted_and_thawed(running: Running) -> None:
+    await running.start(COUNT)
+    await running.sandbox.freeze()
+    state = json.loads(json.dumps(running.sandbox.state))
+    adopted = await running.engine.adopt(running.spec, state)
+    before = (await adopted.usage()).cpu_seconds
+    await adopted.thaw()
+    await _computes_on(adopted, before)
+    await adopted.aclose()
+
+
+async def test_a_frozen_sandbox_can_be_ended(running: Running) -> None:
+    await running.start(TREE)
+    await running.sandbox.freeze()
+    await running.sandbox.kill()
+    assert running.left() == []
+
+
+async def test_no_control_group_is_left(running: Running) -> None:
+    groups = running.sandbox.state["groups"]
+    directories = [Path(directory) for directory, _ in groups.values()]
+    assert all(directory.is_dir() for directory in directories)
+    await running.sandbox.kill()
+    assert not any(directory.exists() for directory in directories)
+
+
+async def test_no_control_group_is_left_of_one_that_died_unseen(running: Running) -> None:
+    state = json.loads(json.dumps(running.sandbox.state))
+    os.kill(state["first"]["pid"], signal.SIGKILL)
+    await ProcessRef.from_json(state["first"]).wait(10)
+    end_all(running.spec.state.parent, patience=5)
+    with pytest.raises(SandboxGone):
+        await running.engine.adopt(running.spec, state)
+    assert not any(Path(directory).exists() for directory, _ in state["groups"].values())

@@ -64,8 +64,11 @@ class FakeShim:
             async for text in connection:
                 request = json.loads(text)
                 answer = {"id": request["id"], "ok": True, "result": {}}
-                if self.mode == "deaf":
+                if self.mode == "deaf" or "seconds" in request["args"]:
                     continue
+                if request["op"] == "head":
+                    result = {"seq": 0, "chain": "00" * 32, "holes": [], "due": False}
+                    answer["result"] = result
                 if request["op"] == "restart":
                     await self.move("initializing")
                     self.interpreter = request["args"].get("interpreter", self.interpreter)
@@ -90,6 +93,8 @@ class FakeShim:
                 os._exit(3)
             if data == "busy":
                 await self.move("active")
+            if data == "rest":
+                await self.move("idle")
             if data == "bye":
                 await connection.close(4001, "as asked")
                 return

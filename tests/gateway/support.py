@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
 from websockets.asyncio.client import ClientConnection, connect
 
-from sandcell import AsyncClient
+from sandcell import AsyncClient, AsyncSession
 from sandcell_gateway import paths
 from sandcell_gateway.app import create_app
 from sandcell_gateway.auth import Authenticator
@@ -24,6 +27,7 @@ from sandcell_gateway.server import Server, listen_tcp, listen_unix, make_server
 from sandcell_gateway.sessions.service import SessionService
 from sandcell_gateway.settings import GatewaySettings, load
 from sandcell_wire.frames import SUBPROTOCOL
+from tests.support.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "a-token-for-tests-only"
@@ -156,6 +160,28 @@ async def until(condition: Callable[[], object], what: str) -> None:
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {PATIENCE:g} s for: {what}")
         await asyncio.sleep(0.01)
+
+
+async def reaches(session: AsyncSession, *wanted: str) -> None:
+    """Ask until the status is one of `wanted`."""
+    async with asyncio.timeout(PATIENCE):
+        for _ in count():
+            if (await session.refresh()).status.value in wanted:
+                return
+            await asyncio.sleep(0.02)
+
+
+def change_rows(home: Home, table: str, **values: Any) -> None:
+    """What only a crash or another machine could have stored; while no gateway runs."""
+    sets = ", ".join(f"{column} = ?" for column in values)
+    with closing(sqlite3.connect(home.state / "gateway.db")) as store, store:
+        store.execute(f"UPDATE {table} SET {sets}", tuple(values.values()))
+
+
+async def hello(gateway: Gateway, session: AsyncSession) -> Any:
+    """What a session's shim says first."""
+    async with gateway.channel(session.id) as channel:
+        return json.loads(await channel.recv())
 
 
 def alive(pid: int) -> bool:

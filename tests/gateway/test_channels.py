@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, ConnectionClosedError, Inval
 from websockets.frames import Frame, Opcode
 
 from sandcell import AsyncClient, AsyncSession
-from sandcell_gateway.server import SpliceProtocol
+from sandcell_gateway.server import KEEPALIVE, SpliceProtocol
 from sandcell_gateway.splice import BUFFER_BYTES, FrameWalker, close_frame
 from tests.gateway.support import PATIENCE, Gateway
 
@@ -51,6 +51,17 @@ async def test_small_messages_are_not_held_back(gateway: Gateway, session: Async
         for sock in (there, here):
             with socket.socket(fileno=os.dup(sock.fileno())) as own:
                 assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_a_client_that_vanished_is_given_up(gateway: Gateway, session: AsyncSession) -> None:
+    async with gateway.channel(session.id) as channel:
+        await channel.recv()
+        for connection in gateway.server.server_state.connections:
+            there = connection.transport.get_extra_info("socket")
+            with socket.socket(fileno=os.dup(there.fileno())) as own:
+                assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                for name, value in KEEPALIVE.items():
+                    assert own.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) == value
 
 
 async def test_frames_of_100_mb_pass(gateway: Gateway, session: AsyncSession) -> None:

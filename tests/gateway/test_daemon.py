@@ -59,7 +59,10 @@ def test_ten_starters_share_one_daemon(home: Home, sandcell_environ: dict[str, s
     assert log.count('"event": "embedded gateway"') == 1
 
 
-def test_it_is_detached_and_leaves_nothing(home: Home, settings: ClientSettings) -> None:
+def test_it_is_detached_and_leaves_nothing(
+    home: Home, settings: ClientSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDCELL_EMBEDDED_IDLE", "1")
     path = ensure(settings)
     (daemon,) = daemons(home)
     pid = daemon.pid
@@ -89,7 +92,6 @@ def test_variables_of_jupyter_and_tokens_stay_out(
 
 def test_a_session_keeps_it_alive(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SANDCELL_EMBEDDED_IDLE", "1")
-    monkeypatch.setenv("SANDCELL_ENGINE", "process")
     with Client() as client:
         session = client.sessions.create(wait=PATIENCE)
     (daemon,) = daemons(home)
@@ -126,6 +128,22 @@ def test_a_killed_daemon_leaves_a_socket_that_is_replaced(
     assert path.exists()
     assert ensure(settings) == path
     assert [daemon.pid for daemon in daemons(home)] != [first.pid]
+
+
+def test_a_daemon_killed_during_a_create_leaves_one_session(home: Home) -> None:
+    """The client sends the create again, to the next daemon."""
+
+    def kill() -> None:
+        wait_for(lambda: list((home.state / "sessions").glob("*/spec.json")), "the session")
+        daemons(home)[0].kill()
+
+    with ThreadPoolExecutor(1) as pool, Client() as client:
+        killed = pool.submit(kill)
+        session = client.sessions.create(wait=60)
+        killed.result()
+        assert session.status.value == "idle"
+        assert [one.id for one in client.sessions.list()] == [session.id]
+        session.close()
 
 
 def test_a_start_that_fails_says_why(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from sandcell_gateway import paths
 from sandcell_gateway.app import create_app
 from sandcell_gateway.auth import Authenticator
 from sandcell_gateway.settings import load
@@ -15,7 +16,9 @@ TEXT = (ROOT / "docs" / "rest.md").read_text()
 
 
 def test_every_operation_is_documented(home: Home) -> None:
-    schema = create_app(load(), Authenticator(None)).openapi()
+    settings = load()
+    paths.prepare(settings)
+    schema = create_app(settings, Authenticator(None)).openapi()
     offered = {
         f"{method.upper()} {path.replace('{session_id}', '{id}')}"
         for path, methods in schema["paths"].items()

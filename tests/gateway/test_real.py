@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import pytest
 
-from sandcell import Client, ClientSettings
+from sandcell import AsyncSession, Client, ClientSettings, EngineUnavailable
 from sandcell_gateway.engines import registry
-from sandcell_gateway.engines.base import EngineError
-from tests.gateway.support import alive, wait_for
+from sandcell_gateway.sessions import keeper, processes
+from tests.gateway.support import alive, reaches, running_gateway, wait_for
 from tests.support.home import Home
 from tests.support.processes import processes_of
+
+ENGINES = ["bubblewrap", pytest.param("process", marks=pytest.mark.not_root)]
+
+
+def _needs(engine: str) -> None:
+    probe = registry.load(engine).probe()
+    if not probe.works:
+        assert engine != "process", probe
+        pytest.skip(probe.reason)
 
 
 def shims(home: Home) -> list[int]:
@@ -24,12 +35,9 @@ def shims(home: Home) -> list[int]:
 
 
 @pytest.mark.linux
-@pytest.mark.parametrize("engine", ["bubblewrap", "process"])
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_real_session(home: Home, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
-    try:
-        registry.choose(engine)
-    except EngineError as error:
-        pytest.skip(str(error))
+    _needs(engine)
     monkeypatch.setenv("SANDCELL_ENGINE", engine)
     with Client(settings=ClientSettings.load()) as client:
         session = client.sessions.create(wait=60)
@@ -50,6 +58,19 @@ def test_a_real_session(home: Home, monkeypatch: pytest.MonkeyPatch, engine: str
 
 
 @pytest.mark.root
+def test_root_is_refused_an_engine_without_isolation(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SANDCELL_ENGINE", "process")
+    with (
+        Client(settings=ClientSettings.load()) as client,
+        pytest.raises(EngineUnavailable, match=r"root of this machine.*as an ordinary user"),
+    ):
+        client.sessions.create()
+    assert list((home.state / "sessions").iterdir()) == []
+
+
+@pytest.mark.root
 def test_the_session_never_has_our_uid(home: Home) -> None:
     with Client(settings=ClientSettings.load()) as client:
         session = client.sessions.create(wait=60)
@@ -61,3 +82,46 @@ def test_the_session_never_has_our_uid(home: Home) -> None:
         sockets = home.runtime / "s" / session.id.hex[:16] / "k"
         assert sockets.stat().st_uid == owner
         session.close()
+
+
+@asynccontextmanager
+async def sandboxed(home: Home, engine: str) -> AsyncGenerator[tuple[AsyncSession, list[int]]]:
+    """A ready session of a gateway in this process, and the processes of its sandbox."""
+    _needs(engine)
+    async with running_gateway(engine=engine) as gateway, gateway.client() as client:
+        session = await client.sessions.create(wait=60)
+        assert session.status.value == "idle", session.reason
+        inside = {process.pid for process in processes_of(home.path.parent)} - set(shims(home))
+        assert inside
+        yield session, sorted(inside)
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_shim_that_never_closes(
+    home: Home, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """It is ended, and the gateway ends the sandbox itself."""
+    monkeypatch.setattr(keeper, "CLOSE_TIMEOUT", 0.5)
+    async with sandboxed(home, engine) as (session, inside):
+        (shim,) = shims(home)
+        os.kill(shim, signal.SIGSTOP)
+        assert (await session.close()).status.value == "terminated"
+        assert [pid for pid in (shim, *inside) if alive(pid)] == []
+        assert shims(home) == []
+    assert list((home.state / "sessions").iterdir()) == []
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_session_whose_shims_all_fail_can_be_closed(
+    home: Home, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    async with sandboxed(home, engine) as (session, inside):
+        monkeypatch.setattr(processes, "SHIM_MODULE", "no_such_module")
+        (shim,) = shims(home)
+        os.kill(shim, signal.SIGKILL)
+        await reaches(session, "error")
+        assert [pid for pid in inside if alive(pid)] == inside, "the sandbox outlives its shims"
+        assert (await session.close()).status.value == "terminated"
+        assert [pid for pid in inside if alive(pid)] == []

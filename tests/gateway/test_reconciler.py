@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -11,38 +12,30 @@ import uuid
 from contextlib import closing
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 
 from sandcell import AsyncClient, AsyncSession, ConflictError, HostDisconnected, SessionExpired
 from sandcell_gateway.sessions import keeper, service
+from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.view import follow
+from sandcell_gateway.settings import load
 from sandcell_gateway.shim.spec import SANDBOX_FILE, SPEC_FILE
+from sandcell_gateway.store.sessions import SessionStore
+from sandcell_gateway.store.tables import SessionRow
 from sandcell_wire.states import FINAL, IllegalTransition, Status
-from tests.gateway.support import PATIENCE, Gateway, alive, running_gateway, until
+from tests.gateway.support import (
+    PATIENCE,
+    Gateway,
+    alive,
+    change_rows,
+    hello,
+    reaches,
+    running_gateway,
+    until,
+)
 from tests.support.home import Home
-
-
-async def reaches(session: AsyncSession, *wanted: str) -> None:
-    """Ask until the status is one of `wanted`."""
-    async with asyncio.timeout(PATIENCE):
-        for _ in count():
-            if (await session.refresh()).status.value in wanted:
-                return
-            await asyncio.sleep(0.02)
-
-
-async def hello(gateway: Gateway, session: AsyncSession) -> Any:
-    async with gateway.channel(session.id) as channel:
-        return json.loads(await channel.recv())
-
-
-def change_row(home: Home, **values: Any) -> None:
-    """What only a crash or another machine could have stored; while no gateway runs."""
-    sets = ", ".join(f"{column} = ?" for column in values)
-    with closing(sqlite3.connect(home.state / "gateway.db")) as store, store:
-        store.execute(f"UPDATE sessions SET {sets}", tuple(values.values()))
 
 
 async def test_idle_and_active_are_seen_but_not_stored(
@@ -100,22 +93,21 @@ async def test_a_failed_interpreter_can_be_restarted(client: AsyncClient) -> Non
 
 
 async def test_a_deaf_shim_is_ended_on_close(
-    client: AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+    client: AsyncClient, gateway: Gateway, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is killed, and the next one ends the sandbox."""
+    """It is killed, and no other one is started, which would be deaf as well."""
     monkeypatch.setattr(keeper, "CLOSE_TIMEOUT", 0.3)
     monkeypatch.setattr(service, "INTERRUPT_TIMEOUT", 0.2)
     session = await client.sessions.create(env={"FAKE_SHIM": "deaf"}, wait=PATIENCE)
     pid = (await hello(gateway, session))["pid"]
     with pytest.raises(HostDisconnected, match="did not answer"):
         await session.interrupt()
-    spec = gateway.state(session.id) / SPEC_FILE
-    spec.write_text(spec.read_text().replace("deaf", ""))
     monkeypatch.setattr(service, "CLOSE_WAIT", 0.05)
     await session.close()
     assert session.status is not Status.TERMINATED, "an unfinished close is not called finished"
-    await until(lambda: not alive(pid), "the deaf shim's end")
     await reaches(session, "terminated")
+    assert not alive(pid)
+    assert log.getvalue().count('"shim started"') == 1
 
 
 async def test_a_close_can_be_put_off(client: AsyncClient) -> None:
@@ -164,7 +156,7 @@ async def test_a_shim_that_nobody_had_noted_is_found(fake_shims: Home) -> None:
     async with running_gateway() as gateway, gateway.client() as client:
         session = await client.sessions.create(wait=PATIENCE)
         before = await hello(gateway, session)
-    change_row(fake_shims, shim=None)
+    change_rows(fake_shims, "sessions", shim=None)
     async with running_gateway() as gateway, gateway.client() as client:
         session = await client.sessions.get(session.id)
         assert await hello(gateway, session) == before
@@ -178,7 +170,7 @@ async def test_after_a_reboot_the_host_is_lost(fake_shims: Home) -> None:
         state = gateway.state(session.id)
     os.kill(pid, signal.SIGKILL)
     stored = {"pid": pid, "start_time": 1, "boot_id": "another boot"}
-    change_row(fake_shims, shim=json.dumps(stored))
+    change_rows(fake_shims, "sessions", shim=json.dumps(stored))
     async with running_gateway() as gateway, gateway.client() as client:
         session = await client.sessions.get(session.id)
         await reaches(session, "error")
@@ -200,7 +192,7 @@ async def test_a_create_cut_short_says_so(fake_shims: Home) -> None:
     os.kill(pid, signal.SIGKILL)
     (state / SPEC_FILE).unlink()
     (state / SANDBOX_FILE).unlink()
-    change_row(fake_shims, shim=None, status="initializing")
+    change_rows(fake_shims, "sessions", shim=None, status="initializing")
     async with running_gateway() as gateway, gateway.client() as client:
         session = await client.sessions.get(session.id)
         await reaches(session, "error")
@@ -249,13 +241,14 @@ async def test_many_at_once(client: AsyncClient, gateway: Gateway) -> None:
         assert len(owners) == 7
         assert 0 not in owners
     await asyncio.gather(*(one.close() for one in sessions))
-    assert gateway.service.live == 0
+    await until(lambda: gateway.service.live == 0, "the end of all keepers")
 
 
 async def test_the_shim_inherits_no_secrets(
     gateway: Gateway, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SANDCELL_TOKEN", "secret")
+    monkeypatch.setenv("SANDCELL_WEBHOOK_SECRET", "secret")
     monkeypatch.setenv("JPY_PARENT_PID", "1")
     session = await client.sessions.create(wait=PATIENCE, env={"MINE": "1"})
     async with gateway.channel(session.id) as channel:
@@ -263,6 +256,7 @@ async def test_the_shim_inherits_no_secrets(
         await channel.send("env")
         environ = json.loads(await channel.recv())
     assert not {"SANDCELL_TOKEN", "JPY_PARENT_PID", "MINE"} & environ.keys()
+    assert "SANDCELL_WEBHOOK_SECRET" not in environ
     spec: Path = gateway.state(session.id) / SPEC_FILE
     assert spec.stat().st_mode & 0o077 == 0
 
@@ -286,3 +280,23 @@ def test_any_report_of_a_live_session_can_be_followed(known: Status, reported: S
 def test_a_final_session_stays_final(known: Status) -> None:
     with pytest.raises(IllegalTransition):
         follow(known, Status.INITIALIZING)
+
+
+def test_a_session_in_error_is_not_given_up_before_its_shim_was_looked_for(home: Home) -> None:
+    """Its supervisor may be alive, and know how its jobs ended."""
+    settings = load()
+    row = SessionRow(
+        id="12345678-1234-4234-8234-123456789abc",
+        status="error",
+        desired="running",
+        interpreter="0" * 32,
+        unused_since=None,
+    )
+    store, places = cast("SessionStore", None), Places.of(settings, row.id)
+
+    def given_up(*, recovered: bool) -> bool:
+        made = keeper.Keeper(row, store, places, recovered=recovered, orphan_timeout=60)
+        return made.given_up
+
+    assert given_up(recovered=False)
+    assert not given_up(recovered=True)

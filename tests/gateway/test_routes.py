@@ -109,6 +109,12 @@ async def test_a_name_is_unique_among_live_sessions(http: httpx.AsyncClient) -> 
     assert (await http.post("/v1/sessions", json={"name": "n"})).status_code == 200
 
 
+async def test_a_bad_name_is_refused_in_words(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/v1/sessions", json={"name": "a b"})
+    detail = check_problem(answer, Code.VALIDATION_ERROR)["detail"]
+    assert detail.startswith("body.name: expected 1 to 64 letters")
+
+
 async def test_a_create_does_not_wait_unless_asked(http: httpx.AsyncClient) -> None:
     body = {"env": {"FAKE_SHIM": "slow"}}
     assert (await http.post("/v1/sessions", json=body)).json()["status"] == "initializing"
@@ -133,11 +139,22 @@ async def test_listing_filters_orders_and_pages(http: httpx.AsyncClient) -> None
     assert await names(order_by="-name", limit=1, offset=1) == ["bee"]
     assert await names(label=["kind=bee", "all=yes"]) == ["bee"]
     assert await names(label='odd "$.key=v', limit=1) == ["cat"]
-    assert await names(search="a", order_by="name") == ["ant", "cat"]
+    # Not a hexadecimal digit, with which an id might begin.
+    assert await names(search="t", order_by="name") == ["ant", "cat"]
     assert await names(search="%") == []
     assert await names(search=ids["bee"][:12]) == ["bee"]
     assert await names(status=["running"], limit=1) == ["cat"]
     assert await names(status=["paused", "error"]) == []
+
+
+async def test_limits_are_shown(http: httpx.AsyncClient) -> None:
+    limits = {"memory": "1.5GiB", "cpus": 0.5, "disk": 100 << 20}
+    made = (await http.post("/v1/sessions", json={"limits": limits})).json()
+    shown = {key: value for key, value in made["limits"].items() if key != "soft"}
+    assert shown == {"memory": 3 << 29, "cpus": 0.5, "disk": 100 << 20, "processes": 512}
+    default = (await http.post("/v1/sessions", json={})).json()["limits"]
+    assert default["memory"] > 0
+    assert (default["cpus"], default["disk"]) == (0, 20 << 30)
 
 
 BAD_BODIES: list[tuple[Any, str]] = [
@@ -150,6 +167,13 @@ BAD_BODIES: list[tuple[Any, str]] = [
     ({"interpreter": "not hexadecimal"}, "interpreter"),
     ({"language": "cobol"}, "language"),
     ({"image": "/usr"}, "image"),
+    ({"limits": {"memory": "lots"}}, "limits.memory"),
+    ({"limits": {"memory": 1024}}, "limits.memory"),
+    ({"limits": {"memory": "1PiB"}}, "limits.memory: at most"),
+    ({"limits": {"disk": "21GiB"}}, "limits.disk: at most"),
+    ({"limits": {"processes": 513}}, "limits.processes: at most 512 is allowed here, got 513"),
+    ({"limits": {"cpus": 0}}, "limits.cpus"),
+    ({"limits": {"colour": 1}}, "limits.colour"),
     ([], "body"),
 ]
 

@@ -29,7 +29,10 @@ def decide(owner: Identity, state: State, me: Identity, age: float = 1.0) -> Tak
         ("restart request", JUPYTER, State.RESTARTING, JUPYTER, 1, Takeover.FRESH),
         ("restart of another kernel", JUPYTER, State.RESTARTING, OTHER, 1, None),
         ("kill -9, restarted by jupyter", JUPYTER, State.RUNNING, JUPYTER, 9e4, Takeover.REATTACH),
-        ("kill -9, another notebook", JUPYTER, State.RUNNING, OTHER, 1, None),
+        ("kill -9 of the server, notebook opened in the next one", JUPYTER, State.RUNNING, OTHER, 1,
+         Takeover.REATTACH),
+        ("kill -9, another notebook", JUPYTER, State.RUNNING,
+         replace(OTHER, notebook="b.ipynb"), 1, None),
         ("SIGTERM by VS Code", VSCODE, State.TERMINATED, replace(VSCODE, connection_file="x"), 1,
          Takeover.FRESH),
         ("SIGTERM by VS Code, too late", VSCODE, State.TERMINATED,
@@ -53,6 +56,29 @@ def test_who_may_take_over(
     what: str, owner: Identity, state: State, me: Identity, age: float, expected: Takeover | None
 ) -> None:
     assert decide(owner, state, me, age) is expected, what
+
+
+@pytest.mark.parametrize("state", [State.CLOSING, State.TERMINATED, State.RUNNING])
+@pytest.mark.parametrize("notebook", ["work/a.ipynb", "b.ipynb", ""])
+def test_a_kept_session_is_found_by_its_notebook_whenever_it_is_opened(
+    state: State, notebook: str
+) -> None:
+    claim = Claim("s", JUPYTER, state, kept=True)
+    me = replace(OTHER, notebook=notebook)
+    found = takeover(claim, me, 86_000, hold=HOLD, grace=GRACE)
+    assert found is (Takeover.REATTACH if notebook == JUPYTER.notebook else None)
+
+
+def test_that_a_session_is_kept_is_remembered(tmp_path: Path) -> None:
+    claims = Claims(tmp_path)
+    held = claims.create("s1", JUPYTER)
+    held.write(State.RUNNING, kept=True)
+    held.write(State.CLOSING)
+    held.close()
+    os.utime(tmp_path / "s1.json", (1e9, 1e9))
+    assert claims.take(OTHER, hold=HOLD, grace=GRACE) is not None
+    old = Claim.parse((tmp_path / "s1.json").read_text().replace(', "kept": true', ""))
+    assert (old.kept, Claim.parse((tmp_path / "s1.json").read_text()).kept) == (False, True)
 
 
 def test_a_living_owner_keeps_its_session(tmp_path: Path) -> None:

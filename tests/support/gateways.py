@@ -17,11 +17,11 @@ PATIENCE = 60.0
 """Seconds to wait for something that must happen."""
 
 
-def eventually(what: str, check: Callable[[], bool]) -> None:
-    """Wait until `check` holds; the test fails with `what` otherwise."""
-    deadline = time.monotonic() + PATIENCE
+def eventually(what: str, check: Callable[[], bool], *, patience: float = PATIENCE) -> None:
+    """Wait until `check` holds; the test fails with `what` after `patience` seconds."""
+    deadline = time.monotonic() + patience
     while not check():
-        assert time.monotonic() < deadline, f"did not happen within {PATIENCE} s: {what}"
+        assert time.monotonic() < deadline, f"did not happen within {patience} s: {what}"
         time.sleep(0.02)
 
 

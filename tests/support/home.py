@@ -44,7 +44,6 @@ def _environ(path: Path, state: Path, runtime: Path) -> dict[str, str]:
         "SANDCELL_STATE_DIR": str(state),
         "SANDCELL_RUNTIME_DIR": str(runtime),
         "SANDCELL_CLOSE_GRACE": "0",
-        "SANDCELL_EMBEDDED_IDLE": "2",
     }
 
 

@@ -63,28 +63,39 @@ class FrontEnd:
         channel: str = "shell",
         seen: Callable[[Message], None] | None = None,
         prompts: list[str] | None = None,
+        timeout: float = TIMEOUT,
     ) -> Result:
-        """Wait for idle and reply of a request; answers prompts from the list on the way."""
+        """Wait for idle and reply of a request; answers prompts from the list on the way.
+
+        `timeout` is in seconds, for each message.
+        """
         get_reply = getattr(self.client, f"{channel}_channel").get_msg
         result = Result({})
         idle = False
         while not (idle and result.reply):
             if not idle:
-                idle = self._one_iopub(msg_id, result, seen, wait=not prompts)
+                patience = 0.05 if prompts else timeout
+                idle = self._one_iopub(msg_id, result, seen, patience, wait=not prompts)
             if prompts:
                 self._one_prompt(prompts)
             if not result.reply:
                 with contextlib.suppress(queue.Empty):
-                    reply = get_reply(timeout=TIMEOUT if idle else 0)
+                    reply = get_reply(timeout=timeout if idle else 0)
                     if reply["parent_header"].get("msg_id") == msg_id:
                         result.reply = reply
         return result
 
     def _one_iopub(
-        self, msg_id: str, result: Result, seen: Callable[[Message], None] | None, *, wait: bool
+        self,
+        msg_id: str,
+        result: Result,
+        seen: Callable[[Message], None] | None,
+        patience: float,
+        *,
+        wait: bool,
     ) -> bool:
         try:
-            message = self.client.get_iopub_msg(timeout=TIMEOUT if wait else 0.05)
+            message = self.client.get_iopub_msg(timeout=patience)
         except queue.Empty:
             if wait:
                 raise
@@ -143,6 +154,14 @@ class Kernel:
         """Restart as jupyter_client does, by request or (`now`) with SIGKILL, and reconnect."""
         self.front.client.stop_channels()
         self.manager.restart_kernel(now=now)
+        self.front = FrontEnd(connect(self.manager.get_connection_info()))
+
+    def kill_and_start(self) -> None:
+        """SIGKILL without the interrupt that jupyter_client sends before; then as `restart`."""
+        self.front.client.stop_channels()
+        self.manager._kill_kernel(restart=True)
+        assert self.manager._launch_args is not None
+        self.manager.start_kernel(**self.manager._launch_args)
         self.front = FrontEnd(connect(self.manager.get_connection_info()))
 
     @contextlib.contextmanager

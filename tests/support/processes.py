@@ -70,10 +70,25 @@ def end_all(directory: Path, patience: float = END_SECONDS) -> list[str]:
     """Wait until no process of `directory` is left; kill those that stay and describe them."""
     deadline = time.monotonic() + patience
     while (left := processes_of(directory)) and time.monotonic() < deadline:
-        _wait_ended(left, deadline - time.monotonic())
+        busy = [process for process in left if not _is_gateway(process)]
+        if not busy:
+            # Unused, so it would end by itself, but later.
+            _signal(left, signal.SIGTERM)
+        _wait_ended(busy or left, deadline - time.monotonic())
     described = [describe(process) for process in left]
-    for process in left:
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(signal.SIGKILL)
+    _signal(left, signal.SIGKILL)
     _wait_ended(left, KILL_SECONDS)
     return described
+
+
+def _is_gateway(process: psutil.Process) -> bool:
+    try:
+        return "sandcell_gateway" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def _signal(processes: list[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)

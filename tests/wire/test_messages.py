@@ -87,3 +87,12 @@ def test_the_envelope_is_what_routing_needs() -> None:
     read = envelope(Message("shell", json.dumps(header).encode(), json.dumps(parent).encode()))
     assert (read.msg_id, read.parent_id, read.parent_type) == ("1", "0", "execute_request")
     assert (read.session, read.subshell_id) == ("s", "sub")
+
+
+def test_bytes_of_content_that_are_no_text_are_replaced_and_those_of_a_header_refused() -> None:
+    message = make("iopub", "stream", {}, session="s")
+    message.content = b'{"text": "a\x80"}'
+    assert message.content_dict() == {"text": "a\ufffd"}
+    message.header = message.header.replace(b"stream", b"str\x80am")
+    with pytest.raises(MessageError, match="header is not JSON"):
+        envelope(message)

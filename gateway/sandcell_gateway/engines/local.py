@@ -15,25 +15,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
+import random
+import secrets
 import signal
 import socket
 import stat
 import struct
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from sandcell_gateway.engines import cgroups, disk, tree
 from sandcell_gateway.engines.base import (
+    DiskUsage,
     EngineError,
     Exit,
     InsidePaths,
     Sandbox,
     SandboxGone,
     SandboxSpec,
+    Usage,
 )
+from sandcell_gateway.engines.cgroups import ControlGroup
 from sandcell_gateway.identity import ProcessRef, pidfd_ended, wait_pidfd, wait_readable
 
 START_TIMEOUT = 60.0
@@ -42,6 +49,8 @@ CONNECT_TIMEOUT = 10.0
 """Seconds for a stream to the agent."""
 END_TIMEOUT = 30.0
 """Seconds for a killed sandbox to be gone."""
+LEAST_DATA = 2 << 30
+"""Least RLIMIT_DATA in bytes: interpreters with compilers reserve more than they use."""
 MAX_LINE = 1 << 20
 """Longest line from the agent; a longer one ends the stream."""
 LOG_TAIL = 2000
@@ -167,11 +176,19 @@ def environ_of(
 
 def agent_config(spec: SandboxSpec, sockets: str, start_fd: int, **more: object) -> str:
     """The agent's only argument."""
-    limits = {
-        "processes": spec.limits.processes,
-        "open_files": spec.limits.open_files,
-        "file_bytes": spec.limits.file_bytes,
+    wanted = spec.limits
+    limits: dict[str, object] = {
+        "processes": wanted.processes,
+        "open_files": wanted.open_files,
+        "file_bytes": wanted.file_bytes,
     }
+    # Where no control group counts, each process at least is bounded by itself.
+    if wanted.memory_bytes and cgroups.MEMORY not in cgroups.homes():
+        limits["data_bytes"] = max(wanted.memory_bytes, LEAST_DATA)
+    if wanted.cpus and cgroups.CPU not in cgroups.homes():
+        available = sorted(os.sched_getaffinity(0))
+        count = min(len(available), math.ceil(wanted.cpus))
+        limits["cpus"] = random.sample(available, count)
     config = {"socket": f"{sockets}/{AGENT_SOCKET}", "start_fd": start_fd, "limits": limits}
     return json.dumps({**config, **more})
 
@@ -193,8 +210,31 @@ def clean_sockets(spec: SandboxSpec) -> None:
             Path(entry.path).unlink()
 
 
+def soft_limits(controls: Container[str]) -> frozenset[str]:
+    """The limits that these controls of a control group leave to others."""
+    hard = {"memory": cgroups.MEMORY, "cpus": cgroups.CPU}
+    return frozenset({"disk", *(name for name in hard if hard[name] not in controls)})
+
+
+def limit_facts() -> dict[str, str]:
+    """For `Probe.facts`: how limits hold on this machine."""
+    homes = cgroups.homes()
+    versions = {control: f"control group v{home.version}" for control, home in homes.items()}
+    memory = versions.get(cgroups.MEMORY, "watched, soft: a process at a time is ended")
+    cpus = versions.get(cgroups.CPU, "processors assigned, soft: code can take more")
+    return {
+        "exhausts memory": memory,
+        "exhausts CPU": cpus,
+        "exhausts disk": "one file's size is limited; the sum is watched, soft",
+        "is paused": versions.get(cgroups.FREEZER, "SIGSTOP to each process"),
+    }
+
+
 class LocalSandbox(Sandbox):
     """A sandbox whose first process is on this machine."""
+
+    private: ClassVar[tuple[str, ...]] = ()
+    """Its own file systems in memory, as seen from inside."""
 
     def __init__(
         self,
@@ -203,20 +243,105 @@ class LocalSandbox(Sandbox):
         environ: Mapping[str, str],
         first: ProcessRef,
         uid: int,
+        stored: Mapping[str, Any] | None = None,
     ) -> None:
-        """`uid` owns its sockets. Raises `ProcessLookupError` when the first process has ended."""
+        """`uid` owns its sockets; `stored` is the state of one that is adopted.
+
+        Raises `ProcessLookupError` when the first process has ended.
+        """
         self.inside = inside
         self.environ = environ
-        self._sockets = spec.sockets
+        self._spec = spec
         self._uid = uid
         self._first = first
+        stored = stored or {}
+        self._group = ControlGroup.from_json(stored.get("groups", {}))
+        self._stopped = [ProcessRef.from_json(ref) for ref in stored.get("stopped", ())]
+        self._usage = Usage(0, 0, 0, 0.0, 0)
+        self._kills = 0
         self._pidfd = first.open()
         self._exit: Exit | None = None
-        self._ending = asyncio.Lock()
+        self._finishing: asyncio.Task[None] | None = None
 
     @property
     def state(self) -> dict[str, Any]:
-        return {"first": self._first.as_json()}
+        stopped = [ref.as_json() for ref in self._stopped]
+        groups = self._group.as_json()
+        return {"first": self._first.as_json(), "groups": groups, "stopped": stopped}
+
+    def confine(self) -> None:
+        """Put it into a control group of its own, before it starts any process."""
+        name = f"sandcell-{self._spec.session_id}-{secrets.token_hex(4)}"
+        self._group = ControlGroup.make(name, self._spec.limits)
+        self._group.add(self._first.pid)
+
+    # -- what it uses, and stopping it ---------------------------------------------------
+
+    @property
+    def soft(self) -> frozenset[str]:
+        return soft_limits(self._group.controls)
+
+    async def usage(self) -> Usage:
+        if self._exit is None:
+            self._usage = self._measure()
+        return self._usage
+
+    def _measure(self) -> Usage:
+        pids = tree.members(self._first.pid)
+        counted = self._group.memory()
+        now, peak = counted if counted is not None else (self._memory(pids), 0)
+        return Usage(
+            memory_bytes=now,
+            memory_peak=max(now, peak, self._usage.memory_peak),
+            memory_kills=self._kills + self._group.memory_kills(),
+            cpu_seconds=max(tree.cpu_seconds(pids), self._usage.cpu_seconds),
+            processes=len(pids),
+        )
+
+    def _memory(self, pids: list[int]) -> int:
+        """Bytes of processes and private file systems. Exact only near the limit: it costs."""
+        private = sum(map(self._held, self.private))
+        roughly = private + sum(map(tree.resident, pids))
+        if roughly <= self._spec.limits.memory_bytes:
+            return roughly
+        return private + sum(map(tree.proportional, pids))
+
+    def _held(self, place: str) -> int:
+        try:
+            found = os.statvfs(f"/proc/{self._first.pid}/root{place}")
+        except OSError:
+            return 0
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+
+    async def disk_usage(self) -> DiskUsage:
+        spec = self._spec
+        return await asyncio.to_thread(disk.measure, spec.workspace, spec.environment)
+
+    async def end_largest(self) -> None:
+        pids = tree.members(self._first.pid)[1:]
+        if pids:
+            self._kills += 1
+            with contextlib.suppress(ProcessLookupError, TimeoutError):
+                largest = ProcessRef.capture(max(pids, key=tree.proportional))
+                largest.kill()
+                # Until its memory is free, or the next look would end another one.
+                await largest.wait(END_TIMEOUT)
+
+    async def freeze(self) -> None:
+        try:
+            if cgroups.FREEZER in self._group.controls:
+                await self._group.freeze()
+            else:
+                self._stopped = await asyncio.to_thread(tree.stop, self._first.pid)
+        except BaseException:
+            await self.thaw()
+            raise
+
+    async def thaw(self) -> None:
+        self._group.thaw()
+        if cgroups.FREEZER not in self._group.controls:
+            stopped, self._stopped = self._stopped, []
+            tree.go_on(self._first.pid, stopped)
 
     # -- reaching it ---------------------------------------------------------------------
 
@@ -228,7 +353,7 @@ class LocalSandbox(Sandbox):
         """
         if not name or "/" in name or name in (".", ".."):
             raise EngineError(f"a socket's name was expected, got {name!r}")
-        path = self._sockets / name
+        path = self._spec.sockets / name
         try:
             descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
@@ -295,10 +420,18 @@ class LocalSandbox(Sandbox):
     async def wait(self) -> Exit:
         if self._exit is None:
             await wait_pidfd(self._pidfd)
-            async with self._ending:
-                if self._exit is None:
-                    self._exit = await self._ended()
+            if self._finishing is None:
+                self._finishing = asyncio.create_task(self._finish())
+            # Others wait for it too: whoever is cancelled must not take it along.
+            await asyncio.shield(self._finishing)
+        assert self._exit is not None
         return self._exit
+
+    async def _finish(self) -> None:
+        self._usage = self._measure()
+        how = await self._ended()
+        await self._group.remove()
+        self._exit = how
 
     @abstractmethod
     async def _ended(self) -> Exit:
@@ -308,14 +441,23 @@ class LocalSandbox(Sandbox):
         if self._exit is None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            self._group.thaw()
             async with asyncio.timeout(END_TIMEOUT):
                 return await self.wait()
         return self._exit
 
     async def aclose(self) -> None:
+        if self._finishing is not None:
+            await self._finishing
         if self._pidfd >= 0:
             descriptor, self._pidfd = self._pidfd, -1
             os.close(descriptor)
+
+
+async def forget_group(state: Mapping[str, Any]) -> None:
+    """Remove the control group of a sandbox that has ended, from its stored state."""
+    with contextlib.suppress(TypeError, ValueError):
+        await ControlGroup.from_json(state.get("groups", {})).remove()
 
 
 def reap(pidfd: int) -> Exit | None:

@@ -1,7 +1,8 @@
 """Sandboxes that isolate nothing: the session runs as ordinary processes of the gateway's user.
 
 For machines where nothing better works, and for trusted code. Code here can read,
-change and end whatever the gateway's user can; DESIGN, "Isolation", holds in no row.
+change and end whatever the gateway's user can; DESIGN, "Isolation", holds in no row
+but one: as root it makes nothing, because root of the host never runs a session's code.
 It still has a life of its own: it outlives the shim, is adopted, and ends whole.
 
 Its processes are known by descent from the agent, which adopts its orphans, and by
@@ -16,9 +17,11 @@ import getpass
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sandcell_gateway.engines import cgroups
 from sandcell_gateway.engines.base import (
     Engine,
     EngineError,
@@ -37,15 +40,20 @@ from sandcell_gateway.engines.local import (
     agent_program,
     clean_sockets,
     environ_of,
+    forget_group,
     launch,
+    limit_facts,
     programs_directory,
     reap,
+    soft_limits,
 )
 from sandcell_gateway.identity import ProcessRef, process_stat
 
 MARK = "SANDCELL_SANDBOX"
 """Variable that all processes of a sandbox inherit from each other."""
 SCRATCH = "scratch"
+ROOT_REFUSED = "it isolates nothing, so code of sessions would run as root of this machine"
+ROOT_HINT = "run the gateway as an ordinary user, or use the engine bubblewrap"
 
 
 class ProcessEngine(Engine):
@@ -56,14 +64,20 @@ class ProcessEngine(Engine):
     strength: ClassVar[int] = 0
 
     def probe(self) -> Probe:
-        user = "root of this machine" if os.geteuid() == 0 else f"user {os.getuid()}"
+        if os.geteuid() == 0:
+            return Probe(False, ROOT_REFUSED, ROOT_HINT)
         return Probe(
             True,
-            f"works everywhere and isolates nothing: code runs as {user}, without any protection",
+            f"works everywhere and isolates nothing: code runs as user {os.getuid()}, "
+            "without any protection",
             hint="use an isolated engine unless you trust the code",
+            facts=limit_facts(),
+            soft=soft_limits(cgroups.homes()),
         )
 
     async def create(self, spec: SandboxSpec, report: Callable[[dict[str, Any]], None]) -> Sandbox:
+        if os.geteuid() == 0:
+            raise EngineError(f"engine process does not work here: {ROOT_REFUSED}. {ROOT_HINT}")
         mark = f"{spec.session_id}.{secrets.token_hex(8)}"
         try:
             (spec.state / SCRATCH).mkdir(mode=0o700, exist_ok=True)
@@ -85,6 +99,7 @@ class ProcessEngine(Engine):
     ) -> Sandbox:
         sandbox = ProcessSandbox(spec, ProcessRef.capture(launched.pid), mark)
         try:
+            sandbox.confine()
             report(sandbox.state)
             await launched.listening(spec)
             launched.leave()
@@ -101,10 +116,11 @@ class ProcessEngine(Engine):
             detail = f"left no usable record ({error!r})"
             raise SandboxGone(Exit(None, detail=detail)) from error
         try:
-            sandbox = ProcessSandbox(spec, first, mark)
+            sandbox = ProcessSandbox(spec, first, mark, state)
         except ProcessLookupError:
             # The agent may have been killed alone, and nobody was there to see.
             await _end_all(None, mark)
+            await forget_group(state)
             raise SandboxGone(Exit(None)) from None
         await sandbox.raise_if_ended()
         return sandbox
@@ -113,7 +129,13 @@ class ProcessEngine(Engine):
 class ProcessSandbox(LocalSandbox):
     """A tree of processes below an agent."""
 
-    def __init__(self, spec: SandboxSpec, first: ProcessRef, mark: str) -> None:
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        first: ProcessRef,
+        mark: str,
+        stored: Mapping[str, Any] | None = None,
+    ) -> None:
         inside = InsidePaths(
             workspace=str(spec.workspace),
             environment=str(spec.environment),
@@ -123,7 +145,7 @@ class ProcessSandbox(LocalSandbox):
         )
         environ = environ_of(spec, inside, user=_user(), scratch=str(spec.state / SCRATCH))
         # Whatever uid the spec has for isolated engines, this one cannot change it.
-        super().__init__(spec, inside, {**environ, MARK: mark}, first, os.getuid())
+        super().__init__(spec, inside, {**environ, MARK: mark}, first, os.getuid(), stored)
         self._mark = mark
 
     @property
@@ -132,6 +154,7 @@ class ProcessSandbox(LocalSandbox):
 
     async def kill(self) -> Exit:
         if self._exit is None:
+            await self.thaw()
             await _end_all(self._first, self._mark)
         return await super().kill()
 
@@ -150,9 +173,9 @@ def _user() -> str:
 
 def _launch(spec: SandboxSpec, mark: str) -> Launched:
     def argv_for(start_fd: int) -> list[str]:
-        limits = {"open_files": spec.limits.open_files, "file_bytes": spec.limits.file_bytes}
         # No limit on processes: here it would count all of the user's.
-        config = agent_config(spec, str(spec.sockets), start_fd, limits=limits)
+        spec_here = replace(spec, limits=replace(spec.limits, processes=0))
+        config = agent_config(spec_here, str(spec.sockets), start_fd)
         return [str(spec.image.python), "-I", "-S", str(agent_program()), config]
 
     return launch(argv_for, env={MARK: mark}, state=spec.state)

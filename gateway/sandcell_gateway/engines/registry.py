@@ -55,13 +55,10 @@ def _strongest(engines: Iterable[Engine]) -> tuple[Engine, Probe]:
     for engine in sorted(engines, key=lambda engine: -engine.strength):
         if engine.strength < 0:
             tried.append(f"{engine.name}: only when it is named")
-        elif os.geteuid() == 0 and not engine.isolated:
-            tried.append(
-                f"{engine.name}: isolates nothing, and this is root; only when it is named"
-            )
-        else:
-            probe = engine.probe()
-            if probe.works:
-                return engine, probe
+        elif not (probe := engine.probe()).works:
             tried.append(f"{engine.name}: {probe.reason}. {probe.hint}")
+        elif os.geteuid() == 0 and not engine.isolated:
+            tried.append(f"{engine.name}: isolates nothing, and this is root")
+        else:
+            return engine, probe
     raise EngineError("no engine works here:\n" + "\n".join(f"- {line}" for line in tried))

@@ -194,6 +194,7 @@ _LIMITS = {
     "processes": resource.RLIMIT_NPROC,
     "open_files": resource.RLIMIT_NOFILE,
     "file_bytes": resource.RLIMIT_FSIZE,
+    "data_bytes": resource.RLIMIT_DATA,
 }
 
 
@@ -208,6 +209,11 @@ def _limit(limits: Json) -> None:
             hard = resource.getrlimit(which)[1]
             value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
             resource.setrlimit(which, (value, value))
+    if limits.get("cpus"):
+        os.sched_setaffinity(0, limits["cpus"])
+    # When the machine has no memory left, a session's processes go before the host's.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+        file.write("500")
     # Not 0: a limit of 1 also stops a core_pattern that pipes to a program of the host,
     # for which any other limit counts for nothing (fs/coredump.c).
     resource.setrlimit(resource.RLIMIT_CORE, (1, 1))

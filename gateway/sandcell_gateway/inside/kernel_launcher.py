@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import zmq
+from ipykernel.iostream import OutStream
 from ipykernel.kernelapp import IPKernelApp
 from IPython.core.error import UsageError
 from tornado.ioloop import IOLoop
@@ -31,18 +32,69 @@ from tornado.ioloop import IOLoop
 CONNECTION = "SANDCELL_CONNECTION"
 READY_FD = "SANDCELL_READY_FD"
 RUNTIME = "JUPYTER_RUNTIME_DIR"
+MAX_TEXT = 1 << 16
+"""About the most characters of one stream message."""
+HELP = """\
+command                                      what it does
+%sandbox status                              Show the session: status, reason, engine.
+%sandbox list                                List your live sessions.
+%sandbox start [NAME]                        Start a new session; one with a name is kept.
+%sandbox attach NAME                         Use another session; show what was missed of it.
+%sandbox replay [N]                          Show the outputs of the last N cells again.
+%sandbox jobs                                List the cells that were started detached.
+%sandbox wait [--timeout SECONDS] [JOB ...]  Wait for jobs; without a name for all.
+%sandbox result JOB                          Show what a job put out.
+%sandbox restart                             Start a fresh interpreter; files and packages stay.
+%sandbox close                               Close the session and discard it.
+%sandbox help                                List the commands.
+%%sandbox --detach [--webhook URL]           Start the cell's code and go on; see jobs.
+
+These lines stand at the top of a cell, before any code."""
+
+
+_write = OutStream.write  # `super()` costs more, twice for every line that is printed
+
+
+class BoundedStream(OutStream):
+    """stdout or stderr whose messages have a bound, and its writer with them.
+
+    ipykernel gathers what is written until its thread gets to it, and sends that as
+    one message: hundreds of megabytes when a loop prints quickly.
+    """
+
+    flush_timeout = 600  # seconds: a session that takes nothing for so long is broken
+    _gathered = 0
+
+    def write(self, string: str) -> int:
+        """Write; waits for what was written before whenever that is `MAX_TEXT`."""
+        try:
+            self._gathered += len(string)
+        except TypeError:  # it is no text, of which ipykernel tells
+            _write(self, string)
+        if self._gathered < MAX_TEXT:
+            _write(self, string)
+            return len(string)
+        for start in range(0, len(string), MAX_TEXT):
+            _write(self, string[start : start + MAX_TEXT])
+            self.flush()  # type: ignore[no-untyped-call]
+        self._gathered = 0
+        return len(string)
 
 
 class Launcher(IPKernelApp):
     """IPKernelApp whose publisher never drops, and which says when it serves."""
 
     name = "ipython-kernel"
+    outstream_class = f"{__name__}.{BoundedStream.__name__}"
     kernel: Any
     ready_fd: int | None = None
 
     def _bind_socket(self, s: zmq.Socket[Any], port: int) -> int:
         if s.type == zmq.XPUB:
             s.setsockopt(zmq.XPUB_NODROP, 1)  # takes effect for peers that come after it
+            # A shim that takes over is welcomed although its predecessor's line, of the same
+            # subscription, is not gone yet: a sandbox that was frozen learns of both at once.
+            s.setsockopt(zmq.XPUB_VERBOSE, 1)
         bound: int = super()._bind_socket(s, port)  # type: ignore[no-untyped-call]
         return bound
 
@@ -94,14 +146,20 @@ class LocalLines:
         self._left = 0
 
     def __call__(self, line: str, cell: str | None = None) -> None:
-        """Manage this session; `%sandbox` lines work at the top of a cell."""
+        """Skip a line that is done. Raises `UsageError` for one that is not."""
         parent = self._kernel.get_parent()
         if parent["header"]["msg_id"] != self._cell:
             self._cell = parent["header"]["msg_id"]
             self._left = parent["metadata"].get("sandcell", {}).get("lines_done", 0)
-        if cell is not None or self._left <= 0:
+        if cell is not None:
+            raise UsageError("%%sandbox must be the first line of its cell, with nothing above it")
+        if self._left <= 0:
             raise UsageError("a %sandbox line must stand at the top of its cell, before any code")
         self._left -= 1
+
+    def getdoc(self) -> str:
+        """What IPython shows for `%sandbox?`."""
+        return HELP
 
 
 def connection_file(connection: str) -> str:

@@ -11,8 +11,9 @@ from sandcell_gateway.auth import current_principal
 from sandcell_gateway.errors import BadRequest, SessionEnded, SessionNotFound
 from sandcell_gateway.server import SPLICE
 from sandcell_gateway.sessions.service import SessionService
-from sandcell_gateway.splice import CLOSE_FINAL, CLOSE_RESTART
+from sandcell_wire.control import Close
 from sandcell_wire.frames import SUBPROTOCOL
+from sandcell_wire.words import AFTER, CLIENT
 
 router = APIRouter()
 
@@ -21,10 +22,13 @@ router = APIRouter()
 async def channels(
     websocket: WebSocket,
     session_id: UUID,
-    client: Annotated[str, Query(pattern=r"^[\x21-\x7e]{1,64}$")],
-    after: Annotated[int | None, Query(ge=0, lt=1 << 63)] = None,
+    client: Annotated[str, Query(pattern=CLIENT)],
+    after: Annotated[str | None, Query(pattern=AFTER)] = None,
 ) -> None:
     """Join the client to the shim until either side ends.
+
+    `after` is the last number that the client has, or `missed` for what nobody has seen;
+    without it the channel begins with what comes next.
 
     Without a valid credential the handshake is refused; a session that is not there or
     final closes with 4404 and the problem's code, one that comes back with 1012.
@@ -33,7 +37,7 @@ async def channels(
     service: SessionService = websocket.app.state.service
     if SUBPROTOCOL not in websocket.scope["subprotocols"]:
         raise BadRequest(f"expected the subprotocol {SUBPROTOCOL}")
-    query = {"client": client} if after is None else {"client": client, "after": str(after)}
+    query = {"client": client} if after is None else {"client": client, "after": after}
     try:
         async with service.attach(principal, str(session_id), query) as upstream:
             await websocket.accept(subprotocol=SUBPROTOCOL)
@@ -41,9 +45,9 @@ async def channels(
             splice(upstream)
             await upstream.ended.wait()
             if service.is_final(str(session_id)):
-                upstream.end_client(CLOSE_FINAL, "session_expired")
+                upstream.end_client(Close.FINAL, "session_expired")
             else:
-                upstream.end_client(CLOSE_RESTART, "host_disconnected")
+                upstream.end_client(Close.RESTART, "host_disconnected")
     except (SessionNotFound, SessionEnded) as error:
         await websocket.accept(subprotocol=SUBPROTOCOL)
-        await websocket.close(CLOSE_FINAL, error.code.value)
+        await websocket.close(Close.FINAL, error.code.value)

@@ -10,15 +10,16 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 
 from sandcell_gateway.auth import Principal, current_principal
 from sandcell_gateway.errors import BadRequest
+from sandcell_gateway.idempotency import KEY_PATTERN, IdempotencyKeys, Keyed
+from sandcell_gateway.routes.pages import Limit, Offset
 from sandcell_gateway.sessions.service import MAX_WAIT, Page, SessionService
 from sandcell_gateway.store.sessions import Order
 from sandcell_wire.models import SessionCreate, SessionList, SessionModel, SessionRestart
 from sandcell_wire.states import LIVE, expand
+from sandcell_wire.words import CLIENT
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
-MAX_LIMIT = 500
-"""Most sessions of one page."""
 MAX_GRACE = 86_400.0
 """Most seconds that a close can be put off."""
 
@@ -36,8 +37,15 @@ def principal_of(request: Request) -> Principal:
     return current_principal(request)
 
 
+def keys_of(request: Request) -> IdempotencyKeys:
+    """The dependency that finds the keys of requests."""
+    keys: IdempotencyKeys = request.app.state.keys
+    return keys
+
+
 Service = Annotated[SessionService, Depends(service_of)]
 Caller = Annotated[Principal, Depends(principal_of)]
+Keys = Annotated[IdempotencyKeys, Depends(keys_of)]
 
 
 def preferred_wait(prefer: str | None) -> float:
@@ -61,18 +69,29 @@ async def create(
     body: SessionCreate,
     service: Service,
     caller: Caller,
+    keys: Keys,
     prefer: Annotated[str | None, Header()] = None,
+    idempotency_key: Annotated[str | None, Header(pattern=KEY_PATTERN)] = None,
 ) -> SessionModel:
-    """Make a session. `Prefer: wait=SECONDS` answers when it is ready or has failed."""
-    return await service.create(caller, body, preferred_wait(prefer))
+    """Make a session. `Prefer: wait=SECONDS` answers when it is ready or has failed.
+
+    Sent again with the same `Idempotency-Key`, it answers with the session that the
+    first request made.
+    """
+    made = await keys.once(
+        Keyed(caller.owner, "POST /v1/sessions", idempotency_key, body),
+        SessionModel,
+        lambda session_id: service.create(caller, body, session_id),
+    )
+    return await service.settled(made, preferred_wait(prefer))
 
 
 @router.get("")
 async def list_sessions(
     service: Service,
     caller: Caller,
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
-    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Limit = 100,
+    offset: Offset = 0,
     status: Annotated[list[str] | None, Query()] = None,
     label: Annotated[list[str] | None, Query()] = None,
     search: Annotated[str | None, Query(max_length=64)] = None,
@@ -105,9 +124,14 @@ async def close(
     service: Service,
     caller: Caller,
     grace: Annotated[float, Query(ge=0, le=MAX_GRACE)] = 0.0,
+    client: Annotated[str | None, Query(pattern=CLIENT)] = None,
 ) -> SessionModel:
-    """Close it, at once or after `grace` seconds in which nobody attached."""
-    return await service.close(caller, str(session_id), grace)
+    """Close it, at once or after `grace` seconds in which nobody attached.
+
+    With `client`, the name of its channel, that client leaves: it is not closed while others
+    are attached.
+    """
+    return await service.close(caller, str(session_id), grace, client)
 
 
 @router.post("/{session_id}/restart")

@@ -8,13 +8,16 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlencode
 
-from websockets.asyncio.client import ClientConnection, unix_connect
+from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
-from sandcell_gateway.errors import ShimRefused, ShimUnreachable
+from sandcell_gateway.errors import ShimLost, ShimRefused, ShimUnreachable
+from sandcell_gateway.journal.records import Entry, parse_all
 from sandcell_wire.codes import Code
 from sandcell_wire.control import ControlError
+from sandcell_wire.frames import MAX_FRAME_BYTES
 from sandcell_wire.models import Reason
 from sandcell_wire.states import Status
 
@@ -62,7 +65,7 @@ class ControlLink:
         finally:
             for future in self._waiting.values():
                 if not future.done():
-                    future.set_exception(_lost())
+                    future.set_exception(ShimLost())
 
     def _take(self, text: str) -> None:
         message = _parse(text)
@@ -98,7 +101,7 @@ class ControlLink:
                 "try again",
             ) from error
         except ConnectionClosed as error:
-            raise _lost() from error
+            raise ShimLost from error
         finally:
             self._waiting.pop(number, None)
             if future.done() and not future.cancelled():
@@ -106,11 +109,7 @@ class ControlLink:
         return _result(answer)
 
 
-def _lost() -> ShimUnreachable:
-    return ShimUnreachable("the line to the session's supervisor ended", "try again")
-
-
-def _parse(text: str) -> dict[str, Any]:
+def _parse(text: str | bytes) -> dict[str, Any]:
     try:
         message = json.loads(text)
     except ValueError as error:
@@ -131,17 +130,75 @@ def _result(answer: Mapping[str, Any]) -> dict[str, Any]:
     raise ShimRefused(code, str(answer.get("text") or "the session's supervisor refused"))
 
 
+async def read_journal(socket: Path, first: int, last: int | None) -> AsyncGenerator[Entry]:
+    """Entries of the session's journal, from record `first` to `last`, or to the newest.
+
+    Raises as `read_raw`.
+    """
+    async for data in read_raw(socket, first, last):
+        for entry in parse_all(data):
+            yield entry
+
+
+async def read_raw(socket: Path, first: int, last: int | None) -> AsyncGenerator[bytes]:
+    """The same as they are stored, each piece some whole entries.
+
+    Raises `ShimLost` when the line ends before they do.
+    """
+    query = {"first": first, **({} if last is None else {"last": last})}
+    try:
+        async with _connect(socket, f"/journal?{urlencode(query)}", MAX_FRAME_BYTES) as connection:
+            async for data in connection:
+                if isinstance(data, bytes):
+                    yield data
+    except UNREACHABLE as error:
+        raise ShimLost from error
+
+
+async def read_channel(socket: Path, client: str, after: int) -> AsyncGenerator[bytes | str]:
+    """What the shim sends a client, from behind a record: frames, and control messages.
+
+    Raises `ShimLost` when the line cannot be had, or ends.
+    """
+    query = urlencode({"client": client, "after": after})
+    try:
+        async with _connect(socket, f"/channels?{query}", MAX_FRAME_BYTES) as connection:
+            while True:
+                yield await connection.recv()
+    except UNREACHABLE as error:
+        raise ShimLost from error
+
+
+@asynccontextmanager
+async def open_files(socket: Path) -> AsyncGenerator[ClientConnection]:
+    """A connection for one operation on files. Raises `ShimLost`, also when it ends."""
+    try:
+        async with _connect(socket, "/files", MAX_FRAME_BYTES) as connection:
+            yield connection
+    except UNREACHABLE as error:
+        raise ShimLost from error
+
+
+def result_of(text: str | bytes) -> dict[str, Any]:
+    """The result that an answer holds. Raises `ShimRefused`."""
+    return _result(_parse(text))
+
+
+def _connect(socket: Path, target: str, most: int) -> connect:
+    return unix_connect(
+        str(socket),
+        f"ws://shim{target}",
+        compression=None,
+        max_size=most,
+        open_timeout=CONNECT_TIMEOUT,
+        proxy=None,
+    )
+
+
 @asynccontextmanager
 async def open_control(
     socket: Path, on_status: Callable[[StatusReport], None]
 ) -> AsyncGenerator[ControlLink]:
     """Connect to a shim. Raises one of `UNREACHABLE` when it is not there."""
-    async with unix_connect(
-        str(socket),
-        "ws://shim/control",
-        compression=None,
-        max_size=MAX_MESSAGE,
-        open_timeout=CONNECT_TIMEOUT,
-        proxy=None,
-    ) as connection:
+    async with _connect(socket, "/control", MAX_MESSAGE) as connection:
         yield ControlLink(connection, on_status)

@@ -20,6 +20,8 @@ class Chosen:
 
     name: str
     isolated: bool
+    soft: frozenset[str] = frozenset()
+    """Limits that this engine does not enforce by itself here (`Sandbox.soft`)."""
 
 
 class EngineChoice:
@@ -45,4 +47,4 @@ class EngineChoice:
             raise EngineUnavailable(str(error), "run `sandcell doctor`") from error
         if not probe.works:
             raise EngineUnavailable(probe.reason, probe.hint or "run `sandcell doctor`")
-        return Chosen(engine.name, engine.isolated)
+        return Chosen(engine.name, engine.isolated, probe.soft)

@@ -11,22 +11,35 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import structlog
 
+from sandcell_gateway.clock import now
 from sandcell_gateway.errors import GatewayError, ShimUnreachable
 from sandcell_gateway.sessions.control import UNREACHABLE, ControlLink, StatusReport, open_control
+from sandcell_gateway.sessions.ending import end_sandbox
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.processes import ShimProcess, same_boot
+from sandcell_gateway.sessions.use import RETURN, PutOff, Use, end_reason, expires_at
 from sandcell_gateway.sessions.view import Watched, follow, model_of, row_reason, stored_status
+from sandcell_gateway.store.database import to_the_end
 from sandcell_gateway.store.sessions import SessionStore
 from sandcell_gateway.store.tables import SessionRow
 from sandcell_wire.control import ControlError
 from sandcell_wire.models import Reason, SessionModel
-from sandcell_wire.states import FINAL, Event, IllegalTransition, Status, next_status
+from sandcell_wire.states import (
+    FINAL,
+    Event,
+    IllegalTransition,
+    JournalState,
+    Status,
+    next_status,
+)
 
 RUNNING = "running"
 CLOSED = "closed"
@@ -35,10 +48,10 @@ MAX_CRASHES = 3
 """Ends of a shim within `CRASH_WINDOW` after which it is not started again."""
 CRASH_WINDOW = 60.0
 """Seconds."""
-LINK_WAIT = 30.0
-"""Seconds for a line to a shim that is asked to close; it may have just been started."""
 CLOSE_TIMEOUT = 30.0
-"""Seconds for a shim to end its sandbox and itself."""
+"""Seconds for a shim to end its sandbox and itself. It may have just been started."""
+KILL_TIMEOUT = 10.0
+"""Seconds for a killed shim to be gone."""
 LINK_TIMEOUT = 60.0
 """Seconds without a line after which a shim counts as hung and is ended."""
 FIRST_RETRY = 0.1
@@ -46,11 +59,6 @@ LAST_RETRY = 30.0
 """Seconds before a failed step is tried again; doubled each time."""
 
 _log = structlog.get_logger(__name__)
-
-
-def now() -> datetime:
-    """The present moment in UTC."""
-    return datetime.now(UTC)
 
 
 @dataclass
@@ -65,17 +73,29 @@ class Keeper:
     """Keeps one session. `run` is its life; the other methods may be called meanwhile."""
 
     def __init__(
-        self, row: SessionRow, store: SessionStore, places: Places, *, recovered: bool
+        self,
+        row: SessionRow,
+        store: SessionStore,
+        places: Places,
+        *,
+        recovered: bool,
+        orphan_timeout: float,
     ) -> None:
         self.row = row
         self.status = Status(row.status)
         self.reason = row_reason(row)
         self.interpreter = row.interpreter
+        self.journal = JournalState.UNPROVEN
+        """Set by whoever compares the journal with its proofs."""
         self.changed = Watched()
-        self.attached = 0
-        """How many channels are open."""
         self._store = store
         self._places = places
+        # In use when the last gateway ended: as if the client had left just now.
+        self._use = Use(row.unused_since or now())
+        self._put_off = PutOff(now(), RETURN)
+        if recovered and row.unused_since is None:
+            self._use.left = now()
+        self._orphan_timeout = orphan_timeout
         self._shim: Shim | None = None
         self._found = not recovered
         self._crashes: deque[float] = deque(maxlen=MAX_CRASHES)
@@ -87,12 +107,30 @@ class Keeper:
     @property
     def model(self) -> SessionModel:
         """The session as the API shows it."""
-        return model_of(self.row, self.status, self.reason, self.interpreter)
+        shown = model_of(self.row, self.status, self.reason, self.interpreter, self.closes_at)
+        return shown.model_copy(update={"journal": self.journal})
+
+    @property
+    def closes_at(self) -> datetime | None:
+        """When it is closed if nobody attaches before."""
+        if self.row.closes_at is not None:
+            return self._put_off.due(self.row.closes_at, self._use)
+        return expires_at(self.row, self._use, self._orphan_timeout)
 
     @property
     def final(self) -> bool:
         """Nothing can happen to it any more."""
         return self.status in FINAL
+
+    @property
+    def shim(self) -> Shim | None:
+        """The shim while it runs; another object for another process or gateway."""
+        return self._shim
+
+    @property
+    def socket(self) -> Path:
+        """Where the shim listens."""
+        return self._places.socket
 
     @property
     def link(self) -> ControlLink | None:
@@ -107,28 +145,56 @@ class Keeper:
     @property
     def given_up(self) -> bool:
         """Nothing of it runs, and nothing will unless somebody asks."""
-        return self.final or (self._shim is None and self.status is Status.ERROR)
+        # Before it was looked for, a shim of an earlier gateway may be there.
+        idle = self._found and self._shim is None
+        return self.final or (idle and self.status is Status.ERROR)
 
     @property
     def reachable(self) -> bool:
         """Whether a channel can be opened to the shim's socket."""
         return self._shim is not None and not self._shim.process.ended.is_set()
 
-    async def close_at(self, moment: datetime | None) -> None:
-        """Ask to close the session then; None withdraws it, unless it closes already."""
-        if self.row.desired == CLOSED or self.final:
-            return
-        if moment != self.row.closes_at:
-            await self._write(closes_at=moment)
+    def attach(self, client: str) -> None:
+        """A channel of this client is opened."""
+        self._use.channel(1, now(), client)
         self._wake.set()
 
-    async def request(self, op: str, args: dict[str, Any], timeout: float) -> None:
-        """Pass a request to the shim. Raises what `ControlLink.request` raises."""
+    def detach(self, client: str) -> None:
+        """A channel of this client has ended."""
+        self._use.channel(-1, now(), client)
+        self._wake.set()
+
+    def attached(self, *, but: str | None = None) -> bool:
+        """Whether anybody has a channel, or anybody but this client."""
+        return self._use.attached(but=but)
+
+    async def close(self) -> None:
+        """Have the session closed, whoever is attached."""
+        if self.row.desired != CLOSED and not self.final:
+            await self._write(closes_at=now(), desired=CLOSED)
+        self._wake.set()
+
+    async def put_off(self, grace: float, client: str | None = None) -> None:
+        """Have it closed after `grace` seconds in which nobody, or nobody but this, attached."""
+        if self.row.desired == CLOSED or self.final:
+            return
+        self._put_off = PutOff(now(), timedelta(seconds=grace), client)
+        await self._write(closes_at=self._put_off.asked + self._put_off.grace)
+        self._wake.set()
+
+    async def withdraw(self) -> None:
+        """Forget a close that was put off, unless it has begun."""
+        if self.row.desired != CLOSED and not self.final and self.row.closes_at is not None:
+            await self._write(closes_at=None)
+        self._wake.set()
+
+    async def request(self, op: str, args: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Pass a request to the shim; its answer. Raises what `ControlLink.request` raises."""
         await self.changed.until(lambda: self.link is not None or self.given_up, timeout)
         link = self.link
         if link is None:
             raise ShimUnreachable("the session's supervisor is not running now", "try again")
-        await link.request(op, args, timeout=timeout)
+        return await link.request(op, args, timeout=timeout)
 
     async def revive(self, interpreter: str | None) -> bool:
         """Start again after the shim was given up. False when it runs."""
@@ -184,24 +250,40 @@ class Keeper:
         if not self._found:
             self._find(group)
         await self._persist()
-        closes_at = self.row.closes_at
-        if closes_at is not None and closes_at <= now() and self.row.desired != CLOSED:
-            await self._write(desired=CLOSED)
+        due = await self._end_in_time()
         if self.row.desired == CLOSED:
-            await self._close(group)
+            await self._close()
             return None
         if self._shim is None and self.status is not Status.ERROR:
             await self._start(group)
-        return None if closes_at is None else max(0.0, (closes_at - now()).total_seconds())
+        return None if due is None else max(0.0, (due - now()).total_seconds())
+
+    async def _end_in_time(self) -> datetime | None:
+        """Begin the end, or withdraw it, when it is due; when the next look is."""
+        due = self.closes_at
+        if due is None or self.row.desired == CLOSED:
+            return None
+        if self.row.closes_at not in (None, due):
+            await self._write(closes_at=due)
+        if due > now():
+            return due
+        look = self._put_off.withdrawn(due, self._use) if self.row.closes_at else None
+        if look is None:
+            await self._write(desired=CLOSED)
+        elif look <= now():
+            self._log.info("close withdrawn: a client is attached")
+            await self.withdraw()
+        return look
 
     async def _write(self, **values: Any) -> None:
-        row = await self._store.change(self.row.id, updated_at=now(), **values)
+        row = await to_the_end(self._store.change(self.row.id, updated_at=now(), **values))
         if row is not None:
             self.row = row
         self.changed.notify()
 
     async def _move(self, event: Event, reason: Reason | None) -> None:
         self.status, self.reason = next_status(self.status, event), reason
+        self._use.execution(self.status is Status.ACTIVE, now())
         await self._persist()
         self.changed.notify()
 
@@ -213,12 +295,19 @@ class Keeper:
             reason_code=self.reason.code if self.reason else None,
             reason_text=self.reason.text if self.reason else None,
             interpreter=self.interpreter,
+            unused_since=self._use.unused_since,
         )
 
     @property
     def _unsaved(self) -> bool:
-        present = (stored_status(self.status).value, self.reason, self.interpreter)
-        return present != (self.row.status, row_reason(self.row), self.row.interpreter)
+        row = self.row
+        stored = (row.status, row_reason(row), row.interpreter, row.unused_since)
+        return stored != (
+            stored_status(self.status).value,
+            self.reason,
+            self.interpreter,
+            self._use.unused_since,
+        )
 
     async def _fail(self, code: str, text: str) -> None:
         self._log.warning("session failed", code=code, reason=text)
@@ -233,6 +322,7 @@ class Keeper:
             process = ShimProcess.find(self.row.shim, self._places)
             if process is not None:
                 self._watch(group, process)
+        self.changed.notify()
 
     async def _start(self, group: asyncio.TaskGroup) -> None:
         if self.row.shim is not None and not same_boot(self.row.shim):
@@ -309,39 +399,42 @@ class Keeper:
             return
         self.reason = report.reason
         self.interpreter = report.interpreter or self.interpreter
+        self._use.execution(self.status is Status.ACTIVE, now())
         if self._unsaved:
             self._wake.set()
         self.changed.notify()
 
     # The end ---------------------------------------------------------------------------
 
-    async def _close(self, group: asyncio.TaskGroup) -> None:
-        if self._shim is None and self._places.sandbox.exists() and self._same_machine():
-            # Only a shim can end a sandbox, so one is started to do that.
-            await self._start_process(group)
+    async def _close(self) -> None:
         if self._shim is not None:
             await self._end_shim(self._shim)
+        # None is started to do it: one that fails would keep the session open for ever.
+        await end_sandbox(self._places)
         await asyncio.to_thread(self._places.remove)
-        await self._move(Event.CLOSE, Reason(code="closed", text="closed on request"))
-        self._log.info("session closed")
-
-    def _same_machine(self) -> bool:
-        return self.row.shim is None or same_boot(self.row.shim)
+        reason = end_reason(self.row, self._orphan_timeout)
+        await self._move(Event.CLOSE, reason)
+        self._log.info("session closed", code=reason.code)
 
     async def _end_shim(self, shim: Shim) -> None:
-        try:
-            ended = shim.process.ended
-            await self.changed.until(lambda: bool(shim.link) or ended.is_set(), LINK_WAIT)
-            if shim.link is not None and not ended.is_set():
-                await shim.link.request("close", timeout=CLOSE_TIMEOUT)
-        except ShimUnreachable:
-            # It may have ended before its answer was read.
-            self._log.debug("no answer to close")
+        """It ends its sandbox and itself, or is killed. Raises `TimeoutError` if that fails."""
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self._ask_to_close(shim)
                 await shim.process.ended.wait()
         except TimeoutError:
+            self._log.error("the shim does not close, ending it")
             shim.process.kill()
-            raise ShimUnreachable("the session's supervisor did not end") from None
-        if self._places.sandbox.exists():
-            raise ShimUnreachable("the session's supervisor ended before its sandbox")
+            async with asyncio.timeout(KILL_TIMEOUT):
+                await shim.process.ended.wait()
+
+    async def _ask_to_close(self, shim: Shim) -> None:
+        ended = shim.process.ended
+        await self.changed.until(lambda: bool(shim.link) or ended.is_set(), CLOSE_TIMEOUT)
+        if shim.link is None or ended.is_set():
+            return
+        try:
+            await shim.link.request("close", timeout=CLOSE_TIMEOUT)
+        except GatewayError as error:
+            # It may have ended before its answer was read.
+            self._log.debug("no answer to close", error=str(error))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import structlog
 
+from sandcell_gateway.clock import now
 from sandcell_gateway.paths import SESSIONS, SOCKETS
-from sandcell_gateway.sessions.keeper import Keeper, now
+from sandcell_gateway.sessions.keeper import Keeper
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.settings import GatewaySettings
 from sandcell_gateway.store.sessions import SessionStore
@@ -21,6 +22,9 @@ from sandcell_gateway.store.tables import SessionRow
 PRUNE_EVERY = 3600.0
 """Seconds between two removals of old closed sessions from the store."""
 
+Beside = Callable[[Keeper], Coroutine[Any, Any, None]]
+"""What is done for a session as long as it is kept; must fail for nothing."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -28,17 +32,27 @@ class Reconciler:
     """Owns the keepers. Make it with `open_reconciler`."""
 
     def __init__(
-        self, store: SessionStore, settings: GatewaySettings, group: asyncio.TaskGroup
+        self,
+        store: SessionStore,
+        settings: GatewaySettings,
+        group: asyncio.TaskGroup,
+        beside: Beside,
     ) -> None:
         self._store = store
         self._settings = settings
         self._group = group
+        self._beside = beside
         self._keepers: dict[str, Keeper] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     def get(self, session_id: str) -> Keeper | None:
         """The keeper of a live session."""
         return self._keepers.get(session_id)
+
+    @property
+    def keepers(self) -> Mapping[str, Keeper]:
+        """Those of all sessions that live now, by id."""
+        return dict(self._keepers)
 
     @property
     def live(self) -> int:
@@ -48,7 +62,13 @@ class Reconciler:
     def keep(self, row: SessionRow, *, recovered: bool = False) -> Keeper:
         """Begin to keep a session."""
         places = Places.of(self._settings, row.id)
-        keeper = Keeper(row, self._store, places, recovered=recovered)
+        keeper = Keeper(
+            row,
+            self._store,
+            places,
+            recovered=recovered,
+            orphan_timeout=self._settings.orphan_timeout,
+        )
         self._keepers[row.id] = keeper
         self.start(self._run(keeper))
         return keeper
@@ -65,10 +85,13 @@ class Reconciler:
             task.cancel()
 
     async def _run(self, keeper: Keeper) -> None:
-        try:
-            await keeper.run()
-        finally:
-            self._keepers.pop(keeper.row.id, None)
+        async with asyncio.TaskGroup() as group:
+            beside = group.create_task(self._beside(keeper))
+            try:
+                await keeper.run()
+            finally:
+                self._keepers.pop(keeper.row.id, None)
+                beside.cancel()
 
     async def recover(self) -> None:
         """Keep every session that an earlier gateway left, and remove what none claims."""
@@ -106,11 +129,11 @@ def _remove_strays(settings: GatewaySettings, known: set[str]) -> None:
 
 @asynccontextmanager
 async def open_reconciler(
-    store: SessionStore, settings: GatewaySettings
+    store: SessionStore, settings: GatewaySettings, beside: Beside
 ) -> AsyncGenerator[Reconciler]:
     """Keepers for all live sessions. On leaving they stop, and the shims run on."""
     async with asyncio.TaskGroup() as group:
-        reconciler = Reconciler(store, settings, group)
+        reconciler = Reconciler(store, settings, group, beside)
         await reconciler.recover()
         reconciler.start(reconciler.prune_for_ever())
         try:

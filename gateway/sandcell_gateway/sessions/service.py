@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 from sandcell_gateway.auth import Principal
+from sandcell_gateway.clock import now
 from sandcell_gateway.errors import (
     BadRequest,
     NameTaken,
     OutOfIdentities,
     SessionEnded,
     SessionNotFound,
+    ShimLost,
     ShimUnreachable,
 )
 from sandcell_gateway.identity import IdentityError, pick_uid
 from sandcell_gateway.images import Image, ImageError
+from sandcell_gateway.journal.records import Entry
+from sandcell_gateway.sessions import limits
+from sandcell_gateway.sessions.control import read_journal
 from sandcell_gateway.sessions.engines import Chosen, EngineChoice
-from sandcell_gateway.sessions.keeper import RUNNING, Keeper, now
+from sandcell_gateway.sessions.keeper import RUNNING, Keeper
+from sandcell_gateway.sessions.patience import Patience
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.reconciler import Reconciler
 from sandcell_gateway.sessions.view import stored_model
@@ -33,7 +39,7 @@ from sandcell_gateway.shim.spec import ShimSpec
 from sandcell_gateway.splice import Upstream, connect
 from sandcell_gateway.store.sessions import Duplicate, Order, Query, SessionStore
 from sandcell_gateway.store.tables import SessionRow
-from sandcell_wire.models import SessionCreate, SessionList, SessionModel
+from sandcell_wire.models import LimitsModel, SessionCreate, SessionList, SessionModel
 from sandcell_wire.states import FINAL, LIVE, Status
 
 LANGUAGES = ("python",)
@@ -78,20 +84,47 @@ class SessionService:
     # Life and death ------------------------------------------------------------------
 
     async def create(
-        self, principal: Principal, wanted: SessionCreate, wait: float = 0.0
+        self, principal: Principal, wanted: SessionCreate, session_id: str
     ) -> SessionModel:
-        """Make a session; answers when it left `initializing`, or after `wait` seconds.
+        """Make the session with this new id, or complete the making that was cut short.
 
-        Raises `NameTaken`, `BadRequest`, `EngineUnavailable` or `OutOfIdentities`.
+        Raises `NameTaken`, `BadRequest`, `EngineUnavailable` or `OutOfIdentities`; then
+        nothing was made.
         """
+        row = await self._store.get(session_id)
+        if row is not None:
+            return await self._complete(row, wanted)
         if wanted.language not in LANGUAGES:
             raise BadRequest(
                 f"language: expected one of {', '.join(LANGUAGES)}, got {wanted.language!r}"
             )
         image = await self._image(wanted.image)
         engine = await self.engine.get()
-        row = await self._insert(principal, wanted, image, engine)
-        keeper = await self._place(row, wanted)
+        row = await self._insert(principal, wanted, session_id, image, engine)
+        try:
+            await self._place(row, wanted)
+        except BaseException:
+            await self._store.remove(row.id)
+            await asyncio.to_thread(Places.of(self._settings, row.id).remove)
+            raise
+        return self._reconciler.keep(row).model
+
+    async def _complete(self, row: SessionRow, wanted: SessionCreate) -> SessionModel:
+        """The gateway was killed after it had stored the row."""
+        keeper = self._reconciler.get(row.id)
+        if keeper is None or keeper.closing:
+            return _model(row, keeper)
+        if not Places.of(self._settings, row.id).spec.exists():
+            await self._place(row, wanted)
+            await keeper.revive(None)
+        return keeper.model
+
+    async def settled(self, made: SessionModel, wait: float) -> SessionModel:
+        """The session as it is when it has left `initializing`, or after `wait` seconds."""
+        keeper = self._reconciler.get(str(made.id))
+        if keeper is None:
+            row = await self._store.get(str(made.id))
+            return made if row is None else stored_model(row)
         if wait > 0:
             await keeper.changed.until(
                 lambda: keeper.status is not Status.INITIALIZING, min(wait, MAX_WAIT)
@@ -110,13 +143,18 @@ class SessionService:
         return str(image.prefix)
 
     async def _insert(
-        self, principal: Principal, wanted: SessionCreate, image: str, engine: Chosen
+        self,
+        principal: Principal,
+        wanted: SessionCreate,
+        session_id: str,
+        image: str,
+        engine: Chosen,
     ) -> SessionRow:
         for _ in range(UID_TRIES):
             live = await self._store.live()
             moment = now()
             row = SessionRow(
-                id=str(uuid.uuid4()),
+                id=session_id,
                 owner=principal.owner,
                 name=wanted.name,
                 language=wanted.language,
@@ -125,11 +163,13 @@ class SessionService:
                 image=image,
                 engine=engine.name,
                 isolated=engine.isolated,
+                limits=limits.decide(wanted.limits, self._settings, engine.soft).model_dump(),
                 uid=await asyncio.to_thread(_free_uid, live),
                 status=Status.INITIALIZING.value,
                 desired=RUNNING,
                 created_at=moment,
                 updated_at=moment,
+                unused_since=moment,
             )
             try:
                 await self._store.add(row)
@@ -140,7 +180,7 @@ class SessionService:
                 return row
         raise OutOfIdentities("too many sessions are made at once", "try again")
 
-    async def _place(self, row: SessionRow, wanted: SessionCreate) -> Keeper:
+    async def _place(self, row: SessionRow, wanted: SessionCreate) -> None:
         places = Places.of(self._settings, row.id)
         spec = ShimSpec(
             session_id=row.id,
@@ -152,44 +192,49 @@ class SessionService:
             language=row.language,
             env=dict(wanted.env),
             uid=row.uid,
+            limits=limits.for_engine(LimitsModel(**row.limits)),
+            journal_bytes=self._settings.journal_bytes,
         )
-        try:
-            await asyncio.to_thread(places.make, row.uid)
-            await asyncio.to_thread(spec.write)
-        except BaseException:
-            await self._store.remove(row.id)
-            await asyncio.to_thread(places.remove)
-            raise
-        return self._reconciler.keep(row)
+        await asyncio.to_thread(places.make, row.uid)
+        await asyncio.to_thread(spec.write)
 
     async def close(
-        self, principal: Principal, session_id: str, grace: float = 0.0
+        self,
+        principal: Principal,
+        session_id: str,
+        grace: float = 0.0,
+        client: str | None = None,
     ) -> SessionModel:
-        """Close now, or after `grace` seconds unless somebody attaches. Harmless when closed."""
-        row = await self._row(principal, session_id)
-        keeper = self._reconciler.get(session_id)
+        """Close now, or after `grace` seconds in which nobody attached. Harmless when closed.
+
+        With `client` because that client leaves: others that are attached keep it open.
+        """
+        row, keeper = await self._find(principal, session_id)
         if keeper is None:
             return stored_model(row)
-        await keeper.close_at(now() + timedelta(seconds=grace))
-        if grace <= 0:
+        if grace > 0:
+            await keeper.put_off(grace, client)
+        elif client is None or not keeper.attached(but=client):
+            await keeper.close()
             await keeper.changed.until(lambda: keeper.final, CLOSE_WAIT)
         return keeper.model
 
     # Looking -------------------------------------------------------------------------
 
-    async def _row(self, principal: Principal, session_id: str) -> SessionRow:
+    async def _find(
+        self, principal: Principal, session_id: str
+    ) -> tuple[SessionRow, Keeper | None]:
+        """A session's row, and who keeps it. Raises `SessionNotFound`."""
+        # One that goes while the row is read knows more than the row.
+        before = self._reconciler.get(session_id)
         row = await self._store.get(session_id)
         if row is None or row.owner != principal.owner:
             raise SessionNotFound(session_id)
-        return row
-
-    def _model(self, row: SessionRow) -> SessionModel:
-        keeper = self._reconciler.get(row.id)
-        return stored_model(row) if keeper is None else keeper.model
+        return row, before or self._reconciler.get(session_id)
 
     async def get(self, principal: Principal, session_id: str) -> SessionModel:
         """One session. Raises `SessionNotFound`."""
-        return self._model(await self._row(principal, session_id))
+        return _model(*await self._find(principal, session_id))
 
     async def list(
         self,
@@ -205,7 +250,11 @@ class SessionService:
         # A stored status may be behind what the shim reported, so all live rows are read.
         stored = (statuses & FINAL) | (LIVE if statuses & LIVE else frozenset[Status]())
         query = Query(principal.owner, stored, labels or {}, search, order_by)
-        models = [self._model(row) for row in await self._store.find(query)]
+        before = self._reconciler.keepers  # as in `_find`
+        models = [
+            _model(row, before.get(row.id) or self._reconciler.get(row.id))
+            for row in await self._store.find(query)
+        ]
         found = [model for model in models if model.status in statuses]
         part: Sequence[SessionModel] = found[page.offset : page.offset + page.limit]
         return SessionList(
@@ -214,9 +263,9 @@ class SessionService:
 
     # Doing ---------------------------------------------------------------------------
 
-    async def _keeper(self, principal: Principal, session_id: str) -> Keeper:
-        row = await self._row(principal, session_id)
-        keeper = self._reconciler.get(session_id)
+    async def keeper(self, principal: Principal, session_id: str) -> Keeper:
+        """Who keeps this session. Raises `SessionNotFound` or `SessionEnded`."""
+        row, keeper = await self._find(principal, session_id)
         if keeper is None or keeper.final or keeper.closing:
             raise SessionEnded(session_id, row.status, row.reason_text)
         return keeper
@@ -228,7 +277,7 @@ class SessionService:
 
         Raises `SessionEnded`, `ShimUnreachable` or `ShimRefused`.
         """
-        keeper = await self._keeper(principal, session_id)
+        keeper = await self.keeper(principal, session_id)
         if await keeper.revive(interpreter):
             await keeper.changed.until(
                 lambda: keeper.status is not Status.INITIALIZING, RESTART_TIMEOUT
@@ -240,9 +289,39 @@ class SessionService:
 
     async def interrupt(self, principal: Principal, session_id: str) -> SessionModel:
         """Interrupt whatever runs. Raises `SessionEnded` or `ShimUnreachable`."""
-        keeper = await self._keeper(principal, session_id)
+        keeper = await self.keeper(principal, session_id)
         await keeper.request("interrupt", {}, INTERRUPT_TIMEOUT)
         return keeper.model
+
+    async def ask(
+        self,
+        principal: Principal,
+        session_id: str,
+        op: str,
+        args: Mapping[str, Any],
+        timeout: float,
+    ) -> dict[str, Any]:
+        """A request to the session's shim (docs/protocol.md, "Gateway and shim").
+
+        Only for what can be asked twice: a shim that is lost meanwhile is replaced, and the
+        next one is asked. Raises `SessionNotFound`, `SessionEnded`, `ShimUnreachable` or
+        `ShimRefused`.
+        """
+        patience = Patience()
+        while True:
+            keeper = await self.keeper(principal, session_id)
+            try:
+                return await keeper.request(op, args, timeout)
+            except ShimLost as error:
+                await patience.away(error)
+
+    async def journal(
+        self, principal: Principal, session_id: str, first: int, last: int | None
+    ) -> AsyncGenerator[Entry]:
+        """The entries of the session's journal between these records. Raises as `ask`."""
+        keeper = await self.keeper(principal, session_id)
+        async for entry in read_journal(keeper.socket, first, last):
+            yield entry
 
     # Channels ------------------------------------------------------------------------
 
@@ -254,20 +333,21 @@ class SessionService:
 
         Raises `SessionNotFound`, `SessionEnded` or `ShimUnreachable`.
         """
-        keeper = await self._keeper(principal, session_id)
-        keeper.attached += 1
+        keeper = await self.keeper(principal, session_id)
+        client = query.get("client", "")
+        keeper.attach(client)
         try:
-            await keeper.close_at(None)
+            await keeper.withdraw()
             upstream = await self._connect(keeper, query)
             try:
                 yield upstream
             finally:
                 upstream.close()
         finally:
-            keeper.attached -= 1
+            keeper.detach(client)
 
     async def _connect(self, keeper: Keeper, query: dict[str, str]) -> Upstream:
-        path = str(Places.of(self._settings, keeper.row.id).socket)
+        path = str(keeper.socket)
         target = f"/channels?{urlencode(query)}"
         failure: BaseException | None = None
         try:
@@ -303,3 +383,7 @@ def _free_uid(live: Sequence[SessionRow]) -> int | None:
         return pick_uid({row.uid for row in live if row.uid is not None})
     except IdentityError as error:
         raise OutOfIdentities(str(error)) from error
+
+
+def _model(row: SessionRow, keeper: Keeper | None) -> SessionModel:
+    return stored_model(row) if keeper is None else keeper.model

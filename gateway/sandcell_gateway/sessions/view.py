@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 
 from sandcell_gateway.store.tables import SessionRow
 from sandcell_wire.models import Reason, SessionModel
@@ -81,11 +82,15 @@ def row_reason(row: SessionRow) -> Reason | None:
 
 def stored_model(row: SessionRow) -> SessionModel:
     """A session that nobody keeps any more."""
-    return model_of(row, Status(row.status), row_reason(row), row.interpreter)
+    return model_of(row, Status(row.status), row_reason(row), row.interpreter, row.closes_at)
 
 
 def model_of(
-    row: SessionRow, status: Status, reason: Reason | None, interpreter: str
+    row: SessionRow,
+    status: Status,
+    reason: Reason | None,
+    interpreter: str,
+    closes_at: datetime | None,
 ) -> SessionModel:
     """A session as the API shows it. Without its environment, which is never shown."""
     return SessionModel.model_validate(
@@ -99,8 +104,9 @@ def model_of(
             "isolated": row.isolated,
             "metadata": row.labels,
             "interpreter": interpreter,
+            "limits": row.limits,
             "created_at": row.created_at,
             "updated_at": row.updated_at,
-            "closes_at": row.closes_at,
+            "closes_at": closes_at,
         }
     )

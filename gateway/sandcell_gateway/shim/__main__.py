@@ -10,7 +10,7 @@ import signal
 import socket
 from pathlib import Path
 
-from sandcell_gateway.shim.journal import Journal
+from sandcell_gateway.journal.journal import Journal
 from sandcell_gateway.shim.server import ShimServer
 from sandcell_gateway.shim.session import ShimSession
 from sandcell_gateway.shim.spec import ShimSpec
@@ -21,7 +21,8 @@ CLOSE_TIMEOUT = 5.0
 
 async def serve(spec: ShimSpec, listener: socket.socket) -> None:
     """Until the session is closed."""
-    with Journal(Path(spec.state_dir) / "journal") as journal:
+    directory = Path(spec.state_dir) / "journal"
+    with Journal(directory, max_bytes=spec.journal_bytes) as journal:
         session = ShimSession(spec, journal)
         server = await ShimServer(session).listen(listener)
         try:

@@ -48,7 +48,7 @@ class InterpreterState:
 class Interpreter:
     """A running ipykernel: `send` and the `receive` callback move messages.
 
-    Made by `start` or `attach`; `aclose` leaves the process running.
+    Made by `start` or `attach`; `close` leaves the process running.
     """
 
     def __init__(
@@ -77,7 +77,6 @@ class Interpreter:
         spawned: Callable[[InterpreterState], None],
         receive: Callable[[Message], None],
         drop: Callable[[str], None],
-        env: dict[str, str],
     ) -> Self:
         """Spawn ipykernel through the agent and connect.
 
@@ -99,7 +98,7 @@ class Interpreter:
             f"--Session.session={interpreter}",
         ]
         async with asyncio.timeout(START_TIMEOUT):
-            environment = {**env, "SANDCELL_CONNECTION": dumps(connection).decode()}
+            environment = {**sandbox.environ, "SANDCELL_CONNECTION": dumps(connection).decode()}
             pid = await agent.spawn(argv, environment, inside.workspace, ready=True)
             state = InterpreterState(interpreter, name, key, secrets.token_hex(8), pid)
             spawned(state)
@@ -159,7 +158,7 @@ class Interpreter:
         try:
             _, message = self._signer.unpack(channel, frames)
         except (MessageError, BadSignature) as error:
-            self._drop(f"kernel sent a bad message: {error}")
+            self._drop(f"a message of the interpreter on {channel} is lost: {error}")
             return
         if not self._welcomed.is_set() and channel == "iopub":
             self._welcomed.set()

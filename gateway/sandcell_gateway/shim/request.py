@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
+from sandcell_gateway.journal.records import Kind
+from sandcell_wire.execution import (
+    OUTCOME_UNKNOWN,
+    is_silent,
+    sandcell_metadata,
+    stops_on_error,
+    timeout_of,
+)
 from sandcell_wire.messages import Envelope, Message, MessageError, dumps, parse_object
-
-STATUS_BYTES = 4096
-"""A reply that fails says so within its first bytes."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +23,6 @@ class Cause:
     name: str
     """The error's name in the notebook, e.g. `KernelDied`."""
     text: str
-
-    @property
-    def traceback(self) -> list[str]:
-        """As notebooks show it."""
-        return [f"\x1b[0;31m{self.name}\x1b[0m: {self.text}"]
 
 
 @dataclass(slots=True)
@@ -34,6 +34,9 @@ class Request:
     envelope: Envelope
     received: float
     stop_on_error: bool = False
+    silent: bool = False
+    timeout: float | None = None
+    """Seconds that it may run before it is interrupted."""
     sent: bool = False
     busy: float | None = None
     first_output: float | None = None
@@ -46,42 +49,93 @@ class Request:
     @property
     def executes(self) -> bool:
         """Whether it is a cell."""
-        return self.envelope.msg_type == "execute_request"
+        return self.envelope.executes
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether it is a cell, or a comm message, whose handlers are the user's."""
+        return self.executes or not self.wants_reply
+
+    @property
+    def runs(self) -> bool:
+        """Whether its code has begun: a cell echoes its input just before, unless it is silent.
+
+        An interrupt of what is over would hit the next one.
+        """
+        begun = self.echoed or self.silent or not self.executes
+        return self.busy is not None and self.idle is None and begun
+
+    @property
+    def lacks_reply(self) -> bool:
+        """Whether it is a cell that is over, and whose reply has not come."""
+        return self.executes and self.idle is not None and self.reply is None
+
+    @property
+    def on_main_shell(self) -> bool:
+        """Whether it stands in the one line of what the interpreter's main thread does."""
+        return self.message.channel == "shell" and not self.envelope.subshell_id
 
     @property
     def wants_reply(self) -> bool:
-        """Comm messages and the like are over when the kernel is idle again."""
-        return self.envelope.msg_type.endswith("_request")
-
-    @property
-    def reply_type(self) -> str:
-        """The type of its answer."""
-        return self.envelope.msg_type.removesuffix("_request") + "_reply"
+        """Whether it is over only with a reply."""
+        return self.envelope.wants_reply
 
 
-def failed(reply: Message) -> bool:
-    """Whether a reply's status is `error`."""
-    if b"error" not in bytes(reply.content[:STATUS_BYTES]) and len(reply.content) <= STATUS_BYTES:
-        return False
+@dataclass(slots=True)
+class Input:
+    """An open `input_request`."""
+
+    request: Request
+    content: dict[str, Any]
+    asked: dict[str, str]
+    """Who may answer, and the id under which each was asked: the one who asked for the cell, and
+    who was there when that one was not. The first answer counts."""
+
+
+def read_execute(request: Request) -> str:
+    """Take from an execute_request's content what matters here; what is wrong with it, if any."""
     try:
-        return reply.content_dict().get("status") == "error"
-    except MessageError:
-        return False
+        content = request.message.content_dict()
+    except MessageError as error:
+        return str(error)
+    request.silent = is_silent(content)
+    request.stop_on_error = stops_on_error(content)
+    request.timeout = timeout_of(sandcell_metadata(request.message))
+    return ""
 
 
-def sandcell_metadata(message: Message) -> dict[str, Any]:
-    """What a client's kernel says to the shim in `metadata.sandcell`. Raises `MessageError`."""
-    if b'"sandcell"' not in message.metadata:
-        return {}
-    value = parse_object(message.metadata, "metadata").get("sandcell")
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+def named_executions(message: Message) -> list[str]:
+    """The executions that an interrupt names; none: it is for all."""
+    named: object = sandcell_metadata(message).get("interrupts")
+    return [str(name) for name in cast("list[object]", named)] if isinstance(named, list) else []
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an execution ended, by its reply."""
+
+    status: str
+    """The reply's, or `unknown`."""
+    count: object
+    """The interpreter's execution count, or whatever it sent for it."""
+    failed: bool
+
+
+def outcome(reply: Message, kind: Kind) -> Outcome:
+    """Read an execute_reply."""
+    content = reply.content_if_any()
+    status, failed = str(content.get("status")), content.get("status") == "error"
+    if kind is Kind.SHIM and content.get("ename") == OUTCOME_UNKNOWN:
+        return Outcome("unknown", None, failed)
+    return Outcome(status, content.get("execution_count"), failed)
 
 
 def strip_metadata(message: Message) -> None:
     """Remove from the kernel's message what only the shim may say. Raises `MessageError`."""
     if b"sandcell" in message.metadata or b"\\u" in message.metadata:
         metadata = parse_object(message.metadata, "metadata")
-        if metadata.pop("sandcell", None) is not None:
+        if "sandcell" in metadata:
+            del metadata["sandcell"]
             message.metadata = dumps(metadata)
 
 

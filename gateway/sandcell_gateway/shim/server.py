@@ -7,8 +7,10 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,13 +18,24 @@ from urllib.parse import parse_qs, urlsplit
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
 
+from sandcell_gateway.journal.records import Record, base
+from sandcell_gateway.shim.executions import code_of
+from sandcell_gateway.shim.files import Files
 from sandcell_gateway.shim.session import ShimSession
+from sandcell_wire import control
 from sandcell_wire.codes import Code
 from sandcell_wire.frames import MAX_FRAME_BYTES
+from sandcell_wire.words import AFTER, EXPECTED, MISSED
 
 log = logging.getLogger(__name__)
 
 CLOSE_REFUSED = 1008
+PATIENT = "head"
+"""The request that may wait long, and is not waited for when the line has ended."""
+MAX_PAGE = 500
+"""Most executions listed at once."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds for a client to answer our close frame; one behind a dead line never does."""
 ACTIVITY_DELAY = 0.1
 """Seconds after which the gateway learns that a cell began or ended."""
 EVENT_QUEUE = 1024
@@ -63,6 +76,7 @@ class ShimServer:
 
     def __init__(self, session: ShimSession) -> None:
         self._session = session
+        self._files = Files(session.spec)
 
     async def listen(self, sock: socket.socket) -> Server:
         """Serve on a bound, listening Unix socket."""
@@ -71,6 +85,9 @@ class ShimServer:
             sock=sock,
             compression=None,
             max_size=MAX_FRAME_BYTES,
+            close_timeout=CLOSE_TIMEOUT,
+            # A client that reads slowly answers no ping in time and is yet to be served.
+            # Clients notice dead lines and come again, which ends the dead channel.
             ping_interval=None,
         )
 
@@ -85,6 +102,10 @@ class ShimServer:
             await self._control(connection)
         elif url.path == "/channels":
             await self._channels(connection, query)
+        elif url.path == "/files":
+            await self._files.serve(connection)
+        elif url.path == "/journal":
+            await self._journal(connection, query)
         else:
             await connection.close(CLOSE_REFUSED, f"no such path: {url.path[:60]}")
 
@@ -94,11 +115,35 @@ class ShimServer:
         if not client or len(client) > 64:
             await connection.close(CLOSE_REFUSED, "client must have 1 to 64 characters")
             return
-        if after and not after.isdecimal():
-            await connection.close(CLOSE_REFUSED, f"after must be a number, got {after[:20]!r}")
+        if not re.fullmatch(AFTER, after or "0"):
+            await connection.close(
+                CLOSE_REFUSED, f"after: expected {EXPECTED[AFTER]}, got {after[:20]!r}"
+            )
             return
-        start = min(int(after), newest) if after else newest
-        await self._session.channels.serve(connection, client, start, self._session)
+        missed: control.Missed | None = None
+        start = newest
+        if after == MISSED:
+            missed = self._session.missed(client)
+            start = missed["after"]
+        elif after:
+            start = min(int(after), newest)
+            self._session.heard(client, start)
+        await self._session.channels.serve(connection, client, start, self._session, missed)
+
+    async def _journal(self, connection: ServerConnection, query: dict[str, str]) -> None:
+        """Entries as they are stored, from record `first` to `last`, at the reader's pace."""
+        seq, last = int(query.get("first", "1")), int(query.get("last", f"{sys.maxsize}"))
+        journal = self._session.journal
+        # What is dropped while a slow reader is at it must not look as if it were missing.
+        view, (newest, chain) = journal.view(), journal.head()
+        stop, end = min(last, newest) + 1, view[-1].end if view else 1
+        with contextlib.suppress(ConnectionClosed):
+            while seq < stop:
+                data, seq = await asyncio.to_thread(journal.raw, seq, stop, view=view)
+                if data:
+                    await connection.send(data)
+            if end < stop == newest + 1:  # the disk refused the newest ones
+                await connection.send(base(newest, chain))
 
     async def _control(self, connection: ServerConnection) -> None:
         events: Events = asyncio.Queue(EVENT_QUEUE)
@@ -126,12 +171,19 @@ class ShimServer:
             pass
 
     async def _requests(self, connection: ServerConnection, group: asyncio.TaskGroup) -> None:
+        patient = set[asyncio.Task[None]]()
         try:
             async for text in connection:
                 request = json.loads(text)
-                group.create_task(self._answer(connection, request))
+                task = group.create_task(self._answer(connection, request))
+                if request.get("op") == PATIENT:
+                    patient.add(task)
+                    task.add_done_callback(patient.discard)
         except ConnectionClosed:
             pass
+        finally:
+            for task in patient:
+                task.cancel()
 
     async def _answer(self, connection: ServerConnection, request: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"id": request.get("id"), "ok": True}
@@ -153,6 +205,11 @@ class ShimServer:
             "restart": self._restart,
             "interrupt": self._interrupt,
             "close": self._close,
+            "executions": self._executions,
+            "execute": self._execute,
+            "wait": self._wait,
+            "head": self._head,
+            "heard": self._heard,
         }
         if op not in operations:
             raise RequestError(
@@ -172,6 +229,66 @@ class ShimServer:
     async def _interrupt(self, args: dict[str, Any]) -> dict[str, Any]:
         self._session.interrupt()
         return {}
+
+    async def _executions(self, args: dict[str, Any]) -> dict[str, Any]:
+        found, total = self._session.executions.page(
+            limit=min(int(args["limit"]), MAX_PAGE),
+            offset=int(args.get("offset", 0)),
+            detached=args.get("detached"),
+            newest=bool(args.get("newest")),
+        )
+        entries = [execution.as_json() for execution in found]
+        if args.get("code"):
+            codes = await asyncio.to_thread(self._codes, [entry["first"] for entry in entries])
+            entries = [{**entry, "code": code} for entry, code in zip(entries, codes, strict=True)]
+        return {"executions": entries, "total": total}
+
+    def _codes(self, numbers: list[int]) -> list[str]:
+        """What these requests ask to run; empty where the journal has dropped it."""
+        records = [self._session.journal.get(number) for number in numbers]
+        return [code_of(record) if isinstance(record, Record) else "" for record in records]
+
+    async def _execute(self, args: dict[str, Any]) -> dict[str, Any]:
+        timeout = args.get("timeout")
+        return self._session.execute(
+            str(args["id"]),
+            str(args["code"]),
+            detached=bool(args.get("detached")),
+            timeout=None if timeout is None else float(timeout),
+        ).as_json()
+
+    async def _wait(self, args: dict[str, Any]) -> dict[str, Any]:
+        """How far one execution is, after at most `seconds`."""
+        found = self._session.executions.get(str(args["id"]))
+        if found is None:
+            raise RequestError(Code.NOT_FOUND, f"there is no execution {args['id']}")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(float(args.get("seconds", 0))):
+                await self._session.wait(found)
+        return found.as_json()
+
+    async def _heard(self, args: dict[str, Any]) -> dict[str, Any]:
+        """A client, that has no channel, has everything up to `seq`."""
+        self._session.heard(str(args["client"]), int(args["seq"]))
+        return {}
+
+    async def _head(self, args: dict[str, Any]) -> dict[str, Any]:
+        """Number and chain of the newest record, which is on the disk when this is answered.
+
+        With `seconds` when the journal has grown by so much, or after so many seconds.
+        """
+        due = False
+        if "seconds" in args:
+            wanted = (int(args.get(name, 0)) for name in ("after", "executions", "bytes"))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(float(args["seconds"])):
+                    await self._session.growth.until(*wanted)
+                    due = True
+        journal = self._session.journal
+        seq, chain = journal.head()
+        await asyncio.to_thread(journal.sync)
+        holes = await asyncio.to_thread(journal.holes, seq)
+        return {"seq": seq, "chain": chain.hex(), "holes": holes, "due": due}
 
     async def _close(self, args: dict[str, Any]) -> dict[str, Any]:
         self._session.closed.set()

@@ -8,38 +8,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import signal
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from sandcell_gateway.engines import registry
-from sandcell_gateway.engines.agent_client import AgentClient, ProcessExited
-from sandcell_gateway.engines.base import (
-    EngineError,
-    Exit,
-    Sandbox,
-    SandboxGone,
-    SandboxSpec,
-)
-from sandcell_gateway.environment import make_environment
-from sandcell_gateway.images import Image
+from sandcell_gateway.engines.agent_client import ProcessExited
+from sandcell_gateway.engines.base import EngineError, Exit, SandboxGone
+from sandcell_gateway.journal.journal import Journal
+from sandcell_gateway.journal.records import Kind
 from sandcell_gateway.shim.broker import Broker
-from sandcell_gateway.shim.channels import CLOSE_FINAL, Channels
-from sandcell_gateway.shim.interpreter import Interpreter, InterpreterState
-from sandcell_gateway.shim.journal import Journal, Kind
+from sandcell_gateway.shim.channels import Channels
+from sandcell_gateway.shim.executions import Execution, Executions
+from sandcell_gateway.shim.growth import Growth
+from sandcell_gateway.shim.interpreter import Interpreter
+from sandcell_gateway.shim.kernel_info import believed
+from sandcell_gateway.shim.past import read_past
 from sandcell_gateway.shim.request import Cause
-from sandcell_gateway.shim.spec import SANDBOX_FILE, ShimSpec
+from sandcell_gateway.shim.spec import ShimSpec
+from sandcell_gateway.shim.supervisor import Supervisor
 from sandcell_wire import control, frames
-from sandcell_wire.messages import Message
+from sandcell_wire.control import Close
+from sandcell_wire.execution import KERNEL_DIED, KERNEL_RESTARTED
+from sandcell_wire.messages import Message, make
 from sandcell_wire.states import Event, Status, next_status
 
 log = logging.getLogger(__name__)
+
+JOBS = "jobs"
+"""The client that detached executions belong to."""
 
 Reason = dict[str, str]
 
@@ -51,7 +50,6 @@ class ShimSession:
         self.spec = spec
         self.journal = journal
         self.channels = Channels(journal)
-        self.engine = registry.load(spec.engine)
         self.status = Status.INITIALIZING
         self.reason: Reason | None = None
         self.closed = asyncio.Event()
@@ -61,19 +59,25 @@ class ShimSession:
         self.listeners: set[Callable[[dict[str, Any], bool], None]] = set()
         """Called with each status, and whether it must be told at once."""
         self._broker = Broker(self, spec.interpreter)
-        self._sandbox: Sandbox | None = None
-        self._agent: AgentClient | None = None
+        self.growth = Growth(journal, lambda: self.executions)
+        self._supervisor = Supervisor(spec, tell=self._broker.tell, interrupt=self.interrupt)
         self._interpreter: Interpreter | None = None
         self._kernel_info: dict[str, Any] | None = None
+        self._fresh = False
+        """Whether this shim started the interpreter, rather than adopted it."""
+        self._loop: asyncio.AbstractEventLoop
         self._probe_answered: asyncio.Event = asyncio.Event()
+        self._replied = asyncio.Event()
+        """Set and replaced when an answer was recorded."""
         self._commands: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
-        self._watchers: set[asyncio.Task[None]] = set()
-        self._file = Path(spec.state_dir) / SANDBOX_FILE
+        self._watchers: set[asyncio.Future[None]] = set()
 
     # -- life --------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Start or adopt the sandbox, then do what is commanded until `close`."""
+        self._loop = asyncio.get_running_loop()
+        self.journal.on_trouble = self._on_journal_trouble
         async with asyncio.TaskGroup() as group:
             worker = group.create_task(self._work())
             await self.closed.wait()
@@ -81,14 +85,12 @@ class ShimSession:
             for watcher in self._watchers:
                 watcher.cancel()
         self._broker.ended(Cause("SessionClosed", "the session was closed"))
-        await asyncio.gather(
-            self._end_sandbox(), self.channels.close(CLOSE_FINAL, "session_expired")
-        )
+        await asyncio.gather(self._end(), self.channels.close(Close.FINAL, "session_expired"))
         self._move(Event.CLOSE, {"code": "closed", "text": "closed on request"})
         self.ended.set()
 
     async def _work(self) -> None:
-        await (self._adopt() if self._file.exists() else self._start())
+        await (self._adopt() if self._supervisor.recorded else self._start())
         while True:
             command = await self._commands.get()
             await command()
@@ -99,15 +101,60 @@ class ShimSession:
 
         async def command() -> None:
             try:
-                self._broker.ended(Cause("KernelRestarted", "the interpreter was restarted"))
+                self._broker.ended(Cause(KERNEL_RESTARTED, "the interpreter was restarted"))
                 await self._stop_interpreter()
-                await self._start(interpreter)
+                # Under a new id clients see that it is another one.
+                await self._start(interpreter or uuid.uuid4().hex)
             finally:
                 if not done.done():
                     done.set_result(None)
 
         self._commands.put_nowait(command)
         await done
+
+    def execute(
+        self, id: str, code: str, *, detached: bool, timeout: float | None = None
+    ) -> Execution:
+        """Run code for the gateway. The same `id` again is the same execution.
+
+        A `detached` one is a job, that nobody waits for; else its client is called as itself.
+        """
+        found = self.executions.get(id)
+        if found is not None:
+            return found
+        content: dict[str, Any] = {
+            "code": code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": False,
+            # Its failure is nobody else's business: their cells go on.
+            "stop_on_error": False,
+        }
+        client = JOBS if detached else id
+        facts = {"detached": detached, "timeout": timeout}
+        message = make(
+            "shell",
+            "execute_request",
+            content,
+            session=client,
+            metadata={"sandcell": facts},
+            msg_id=id,
+        )
+        self._broker.from_client(client, self.journal.newest, message)
+        found = self.executions.get(id)
+        assert found is not None
+        return found
+
+    @property
+    def executions(self) -> Executions:
+        """The index of what ran."""
+        return self._broker.executions
+
+    async def wait(self, execution: Execution) -> None:
+        """Until it has ended."""
+        while execution.ended is None:
+            await self._replied.wait()
 
     def interrupt(self) -> None:
         """SIGINT to the interpreter's process group, as Jupyter does it.
@@ -116,13 +163,8 @@ class ShimSession:
         control thread may be waiting for code that holds the GIL.
         """
         if self._interpreter is not None:
-            self._spawn(self._signal(self._interpreter.state.pid, signal.SIGINT))
-
-    async def _signal(self, pid: int, number: signal.Signals) -> None:
-        if self._agent is not None:
-            # One that has ended meanwhile needs no interrupt; its watcher tells of it.
-            with contextlib.suppress(EngineError, SandboxGone):
-                await self._agent.signal(pid, number, group=True)
+            self._broker.interrupted()
+            self._spawn(self._supervisor.signal(signal.SIGINT))
 
     # -- starting ----------------------------------------------------------------------
 
@@ -132,7 +174,7 @@ class ShimSession:
         if note:
             self._broker.tell(note)
         try:
-            await self._start_sandbox()
+            await self._supervisor.start()
             await self._start_interpreter()
         except ProcessExited as error:
             self._failed(
@@ -150,46 +192,18 @@ class ShimSession:
         self._broker.starting(interpreter)
         self._announce()
 
-    def _sandbox_spec(self) -> SandboxSpec:
-        state, sockets = Path(self.spec.state_dir), Path(self.spec.socket_dir)
-        return SandboxSpec(
-            session_id=self.spec.session_id,
-            image=Image.of_prefix(Path(self.spec.image)),
-            workspace=state / "workspace",
-            environment=state / "env",
-            sockets=sockets / "k",
-            state=state / "engine",
-            env=self.spec.env,
-            uid=self.spec.uid,
-        )
-
-    async def _start_sandbox(self) -> None:
-        if self._sandbox is not None:
-            return
-        spec = self._sandbox_spec()
-        await asyncio.to_thread(make_environment, spec.image, spec.environment, uid=spec.uid)
-        sandbox = await self.engine.create(spec, lambda state: self._store(sandbox=state))
-        self._store(sandbox=sandbox.state)
-        self._sandbox = sandbox
-        self._agent = await AgentClient.open(sandbox)
-
     async def _start_interpreter(self) -> None:
-        assert self._sandbox is not None
-        assert self._agent is not None
+        supervisor = self._supervisor
         interpreter = await Interpreter.start(
             self._broker.interpreter,
-            self._sandbox,
-            self._agent,
-            lambda state: self._store(interpreter=asdict(state)),
-            self._from_kernel,
-            self.drop,
-            self._sandbox_env(),
+            supervisor.sandbox,
+            supervisor.agent,
+            supervisor.started,
+            self._broker.from_kernel,
+            self._refused,
         )
+        self._fresh = True
         self._enter(interpreter)
-
-    def _sandbox_env(self) -> dict[str, str]:
-        assert self._sandbox is not None
-        return dict(self._sandbox.environ)
 
     def _enter(self, interpreter: Interpreter) -> None:
         """The interpreter is there: open the gate and watch for its end."""
@@ -205,37 +219,21 @@ class ShimSession:
 
     async def _adopt(self) -> None:
         """Take over what an earlier shim left: sandbox, interpreter and open requests."""
-        stored = json.loads(self._file.read_text())
-        self._broker.restore(
-            (record.kind, record.owner, frames.decode(record.frame)[1])
-            for record in self.journal.scan()
-        )
+        # In one go: what clients send again meanwhile must be recognised.
+        self._broker.resume(read_past(self.journal.scan()))
         try:
-            self._sandbox = await self.engine.adopt(self._sandbox_spec(), stored["sandbox"])
-            self._agent = await AgentClient.open(self._sandbox)
-            state = InterpreterState(**stored["interpreter"])
+            state = await self._supervisor.adopt()
             self._broker.starting(state.id)
-            await self._must_run(state.pid)
             interpreter = await Interpreter.attach(
-                state, self._sandbox, self._from_kernel, self.drop
+                state, self._supervisor.sandbox, self._broker.from_kernel, self._refused
             )
         except SandboxGone as gone:
             await self._lost(gone.exit, "while the session's supervisor was down")
             return
-        except (EngineError, OSError, KeyError, TypeError, TimeoutError) as error:
+        except (EngineError, OSError, ValueError, KeyError, TypeError) as error:
             await self._lost(Exit(None, detail=f"could not be reached again ({error})"), "")
             return
         await self._resume_requests(interpreter)
-
-    async def _must_run(self, pid: int) -> None:
-        """Raises `SandboxGone` with the interpreter's exit when it has ended."""
-        assert self._agent is not None
-        for process in await self._agent.processes():
-            if process.pid == pid and process.exit is not None:
-                raise SandboxGone(process.exit)
-            if process.pid == pid:
-                return
-        raise SandboxGone(Exit(None))
 
     async def _resume_requests(self, interpreter: Interpreter) -> None:
         """Give the open requests their end as soon as the shell has answered a probe."""
@@ -256,8 +254,9 @@ class ShimSession:
         self._spawn(finish())
 
     async def _lost(self, how: Exit, when: str) -> None:
-        self._failed(_code(how), f"the interpreter {how.describe()} {when}".strip())
-        await self._end_sandbox()
+        code, text = await self._supervisor.explain(how)
+        self._failed(code, f"{text} {when}".strip())
+        await self._end()
 
     # -- ending ------------------------------------------------------------------------
 
@@ -268,11 +267,7 @@ class ShimSession:
 
     def _watch(self, interpreter: Interpreter) -> None:
         async def watch() -> None:
-            assert self._agent is not None
-            try:
-                how = await self._agent.wait_exit(interpreter.state.pid)
-            except SandboxGone as gone:
-                how = gone.exit
+            how = await self._supervisor.wait_interpreter()
             self._commands.put_nowait(lambda: self._ended(interpreter, how))
 
         self._spawn(watch())
@@ -281,10 +276,8 @@ class ShimSession:
         """The interpreter ended by itself."""
         if interpreter is not self._interpreter:
             return  # one that was stopped on purpose
-        text = f"the interpreter {how.describe()}"
-        self._failed(
-            _code(how), text, f"{text}; variables are gone, the next cell starts a fresh one"
-        )
+        code, text = await self._supervisor.explain(how)
+        self._failed(code, text, f"{text}; variables are gone, the next cell starts a fresh one")
         await self._stop_interpreter()
 
     async def _stop_interpreter(self) -> None:
@@ -293,59 +286,21 @@ class ShimSession:
         self._probe_answered.clear()
         if interpreter is not None:
             interpreter.close()
-            await self._kill_process(interpreter.state.pid)
+            await self._supervisor.kill_interpreter()
 
-    async def _kill_process(self, pid: int) -> None:
-        """End the process, and the whole sandbox when its agent does not answer."""
-        assert self._agent is not None
-        try:
-            async with asyncio.timeout(10):
-                for process in await self._agent.processes():
-                    if process.pid == pid and process.exit is None:
-                        await self._agent.signal(pid, signal.SIGKILL, group=True)
-                        await self._agent.wait_exit(pid)
-                await self._agent.reap(pid)
-        except (EngineError, SandboxGone, OSError, TimeoutError):
-            await self._end_sandbox()
-
-    async def _end_sandbox(self) -> None:
+    async def _end(self) -> None:
         if self._interpreter is not None:
             self._interpreter.close()
             self._interpreter = None
-        if self._agent is not None:
-            await self._agent.aclose()
-            self._agent = None
-        sandbox, self._sandbox = self._sandbox or await self._half_made(), None
-        if sandbox is not None:
-            await sandbox.kill()
-            await sandbox.aclose()
-        self._file.unlink(missing_ok=True)
-
-    async def _half_made(self) -> Sandbox | None:
-        """A sandbox whose making was cancelled after it had been reported."""
-        if not self._file.exists():
-            return None
-        with contextlib.suppress(SandboxGone, EngineError, OSError, KeyError):
-            stored = json.loads(self._file.read_text())
-            return await self.engine.adopt(self._sandbox_spec(), stored["sandbox"])
-        return None
+        await self._supervisor.end()
 
     def _failed(self, code: str, text: str, told: str = "") -> None:
         """Nothing runs any more: say so to the gateway, and `told` (or `text`) to open requests."""
         log.warning("session failed: %s: %s", code, text)
         # The reason first: a cell that comes right after the replies wants to know it.
         self._move(Event.FAIL, {"code": code, "text": text})
-        name = "SessionFailed" if code == "start_failed" else "KernelDied"
+        name = "SessionFailed" if code == "start_failed" else KERNEL_DIED
         self._broker.ended(Cause(name, told or text))
-
-    def _store(self, **parts: dict[str, Any]) -> None:
-        stored: dict[str, Any] = {}
-        if self._file.exists():
-            stored = json.loads(self._file.read_text())
-        aside = self._file.with_suffix(".new")
-        aside.touch(mode=0o600)
-        aside.write_text(json.dumps({**stored, **parts}))
-        aside.rename(self._file)
 
     # -- status ------------------------------------------------------------------------
 
@@ -384,16 +339,39 @@ class ShimSession:
             interpreter=self._broker.interpreter,
             status=self.status.value,
             reason=self.reason,
-            isolated=self.engine.isolated,
-            engine=self.engine.name,
+            isolated=self._supervisor.engine.isolated,
+            engine=self._supervisor.engine.name,
         )
         if self._kernel_info is None:
             return [hello]
         return [hello, control.KernelInfo(type="kernel_info", content=self._kernel_info)]
 
+    def missed(self, client: str) -> control.Missed:
+        """The executions of which nobody has seen the end, and the number before the first.
+
+        What they have asked and nobody can answer any more, this client is asked.
+        """
+        self._broker.ask_again([client])
+        found, left_out = self.executions.missed(client)
+        return control.Missed(
+            type="missed",
+            after=found[0].first - 1 if found else self.journal.newest,
+            msg_ids=[execution.id for execution in found],
+            ends=[execution.last for execution in found],
+            left_out=left_out,
+        )
+
+    def heard(self, client: str, seen: int) -> None:
+        """A client says that it has everything up to this number."""
+        self.executions.heard(client, min(seen, self.journal.newest))
+
     def from_client(self, client: str, seen: int, frame: bytes) -> str:
         """One frame of a client. Raises `MessageError` or `FrameError`."""
         return self._broker.from_client(client, seen, frames.decode(frame)[1])
+
+    def open_requests(self, client: str) -> list[str]:
+        """The ids of the client's requests that have not ended."""
+        return self._broker.open_requests(client)
 
     # -- Ports of the broker -------------------------------------------------------------
 
@@ -404,26 +382,47 @@ class ShimSession:
     def record(self, message: Message, kind: Kind, owner: str) -> int:
         """Journal and deliver."""
         record = self.journal.append(message, kind, owner)
+        self.growth.recorded()
         if kind is not Kind.REQUEST:
             self.channels.wake()
+            if owner:
+                asyncio.get_running_loop().call_soon(self._wake_waiters)
         return record.seq
+
+    def _wake_waiters(self) -> None:
+        self._replied.set()
+        self._replied = asyncio.Event()
+        self.growth.ended()
+
+    def _on_journal_trouble(self, text: str | None) -> None:
+        if not self._loop.is_closed():  # the journal's thread may find it as late as that
+            self._loop.call_soon_threadsafe(self._journal_trouble, text)
+
+    def _journal_trouble(self, text: str | None) -> None:
+        """The disk refuses the journal, or (None) takes it again: tell those who run cells."""
+        told = "the session's journal is written again"
+        if text is not None:
+            told = f"{text}; the cell goes on, but what it prints may be missing after a reconnect"
+        log.warning("%s", told)
+        self._broker.tell(f"sandcell: {told}\n")
 
     def to_kernel(self, message: Message) -> None:
         """Send on its channel; a dead interpreter's watcher will tell."""
         if self._interpreter is not None:
             self._interpreter.send(message)
 
-    def _from_kernel(self, message: Message) -> None:
-        if message.channel == "shell" and b"sandcell-probe-" in message.parent_header:
-            self._probed(message)
-        self._broker.from_kernel(message)
-
-    def _probed(self, message: Message) -> None:
-        with contextlib.suppress(ValueError):
-            content = message.content_dict()
-            self._kernel_info = content
-            self.channels.tell(control.KernelInfo(type="kernel_info", content=content))
+    def probed(self, reply: Message) -> None:
+        """Any answer shows that the shell lives; only a fresh interpreter's is believed."""
+        if self._fresh:
+            with contextlib.suppress(ValueError):
+                content = believed(reply.content_dict())
+                self._kernel_info = content
+                self.channels.tell(control.KernelInfo(type="kernel_info", content=content))
         self._probe_answered.set()
+
+    def limit(self, msg_id: str, seconds: float) -> None:
+        """Tell the broker when it is over."""
+        self._loop.call_later(seconds, self._broker.expired, msg_id)
 
     def wake(self) -> None:
         """An execute came while no interpreter ran."""
@@ -442,12 +441,23 @@ class ShimSession:
             self.status = next_status(self.status, event)
             self._report(prompt=False)
 
+    def _refused(self, what: str) -> None:
+        """A message of the interpreter that cannot be passed on: the user must know."""
+        self.drop(what)
+        self._broker.tell(f"sandcell: {what}\n")
+
+    def notify(self, client: str, text: str) -> None:
+        """Tell one client's user, if it is connected."""
+        self.channels.tell(control.Notice(type="notice", text=text), client)
+
+    def present(self) -> frozenset[str]:
+        """The clients that are connected."""
+        return self.channels.clients
+
+    def left(self) -> None:
+        """A client's channel has ended: what its cells ask, the others are asked."""
+        self._broker.ask_again(self.channels.clients)
+
     def drop(self, what: str) -> None:
         """A refused message, for the log."""
         log.info("message refused: %s", what[:500])
-
-
-def _code(how: Exit) -> str:
-    if how.signal is not None:
-        return "signal"
-    return "exit" if how.code is not None else "host_lost"

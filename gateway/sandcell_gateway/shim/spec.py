@@ -6,6 +6,10 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
+
+from sandcell_gateway.engines.base import Limits, SandboxSpec
+from sandcell_gateway.images import Image
 
 SPEC_FILE = "spec.json"
 SANDBOX_FILE = "sandbox.json"
@@ -30,6 +34,9 @@ class ShimSpec:
     language: str = "python"
     env: dict[str, str] = field(default_factory=dict[str, str])
     uid: int | None = None
+    limits: Limits = field(default_factory=Limits)
+    journal_bytes: int = 256 << 20
+    """Most bytes of the journal's files."""
 
     def write(self) -> Path:
         """Store it with mode 0600, whole or not at all."""
@@ -41,7 +48,24 @@ class ShimSpec:
         aside.rename(path)
         return path
 
+    def sandbox(self, image: Image) -> SandboxSpec:
+        """What its sandbox is made of, for the engine."""
+        state, sockets = Path(self.state_dir), Path(self.socket_dir)
+        return SandboxSpec(
+            session_id=self.session_id,
+            image=image,
+            workspace=state / "workspace",
+            environment=state / "env",
+            sockets=sockets / "k",
+            state=state / "engine",
+            env=self.env,
+            uid=self.uid,
+            limits=self.limits,
+        )
+
     @classmethod
     def read(cls, path: Path) -> ShimSpec:
         """Load a stored spec."""
-        return cls(**json.loads(path.read_text()))
+        stored: dict[str, Any] = json.loads(path.read_text())
+        limits = Limits(**stored.pop("limits"))
+        return cls(**stored, limits=limits)

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import create_engine, event
+from sqlalchemy import Connection, create_engine, event, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-HEAD = "0001"
+from sandcell_gateway.store.tables import Base
+
+HEAD = "0006"
 """The newest migration. Named here so that an up-to-date store opens without alembic."""
 BUSY_SECONDS = 10.0
 """How long a statement waits for another's lock."""
+
+T = TypeVar("T")
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Wait for it also when cancelled: its thread would answer to a loop that is closed."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def revision_of(path: Path) -> str | None:
@@ -31,23 +45,60 @@ def revision_of(path: Path) -> str | None:
 
 
 def migrate(path: Path) -> None:
-    """Bring the store up to date. Harmless when it is."""
-    if revision_of(path) == HEAD:
+    """Make the store, or bring it up to date; all of it or nothing. Harmless when it is."""
+    revision = revision_of(path)
+    if revision == HEAD:
         return
-    # Heavy, and needed at the first start only.
+    with writing(path) as connection:
+        if revision is None and not inspect(connection).get_table_names():
+            _create(connection)
+        else:
+            upgrade(connection)
+
+
+@contextmanager
+def writing(path: Path) -> Generator[Connection]:
+    """A store whose tables are changed, in one transaction."""
+    path.touch(mode=0o600)
+    engine = create_engine(f"sqlite:///{path}")
+    event.listen(engine, "connect", _leave_transactions_to_us)
+    event.listen(engine, "begin", _begin)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _create(connection: Connection) -> None:
+    """The tables as they are now, without their history: a first start is waited for."""
+    Base.metadata.create_all(connection)
+    connection.exec_driver_sql(
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+        "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (HEAD,))
+
+
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Run the migrations up to this one."""
+    # Heavy, and needed by the stores of earlier versions only.
     from alembic import command
     from alembic.config import Config
 
-    path.touch(mode=0o600)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    engine = create_engine(f"sqlite:///{path}")
-    try:
-        with engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-    finally:
-        engine.dispose()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def _leave_transactions_to_us(connection: Any, _record: Any) -> None:
+    # Otherwise the driver begins one before data is changed only: tables change outside.
+    connection.isolation_level = None
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _on_connect(connection: Any, _record: Any) -> None:

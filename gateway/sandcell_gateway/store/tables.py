@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Index, String, Text, TypeDecorator, text
+from sqlalchemy import JSON, DateTime, ForeignKey, Index, String, Text, TypeDecorator, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -45,6 +45,9 @@ class SessionRow(Base):
     uid: Mapped[int | None]
     """Unprivileged identity of the session where the gateway runs as root."""
 
+    limits: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """As `LimitsModel`."""
+
     status: Mapped[str] = mapped_column(String(16))
     """Actual state, without the moves between idle and active."""
     desired: Mapped[str] = mapped_column(String(16))
@@ -57,6 +60,9 @@ class SessionRow(Base):
     created_at: Mapped[datetime] = mapped_column(UtcTime)
     updated_at: Mapped[datetime] = mapped_column(UtcTime)
     closes_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    """When a request wants it closed."""
+    unused_since: Mapped[datetime | None] = mapped_column(UtcTime)
+    """Since when no channel and no execution has been open; NULL while one is."""
 
     __table_args__ = (
         Index("sessions_by_owner", "owner", "created_at"),
@@ -73,4 +79,72 @@ class SessionRow(Base):
             unique=True,
             sqlite_where=text("status NOT IN ('completed', 'terminated')"),
         ),
+    )
+
+
+class KeyRow(Base):
+    """One use of an `Idempotency-Key`."""
+
+    __tablename__ = "idempotency_keys"
+
+    owner: Mapped[str] = mapped_column(String(255), primary_key=True)
+    route: Mapped[str] = mapped_column(String(255), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the request's body."""
+    made: Mapped[str] = mapped_column(String(36))
+    """The id of what the request makes, known before it is made."""
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    """None while the request is not complete."""
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+
+    __table_args__ = (Index("idempotency_keys_by_age", "created_at"),)
+
+
+class ProofRow(Base):
+    """One signed statement about a session's journal; it goes when the session's row goes."""
+
+    __tablename__ = "proofs"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    """Rises in the order in which they were signed."""
+    session_id: Mapped[str] = mapped_column(
+        String(36), ForeignKey("sessions.id", ondelete="CASCADE")
+    )
+    seq: Mapped[int]
+    chain: Mapped[str] = mapped_column(String(64))
+    signed_at: Mapped[datetime] = mapped_column(UtcTime)
+    key_id: Mapped[str] = mapped_column(String(32))
+    signature: Mapped[str] = mapped_column(String(128))
+    statement: Mapped[str] = mapped_column(Text)
+    """As it was signed; the columns before repeat what it says."""
+
+    __table_args__ = (Index("proofs_once", "session_id", "seq", "chain", "key_id", unique=True),)
+
+
+class WebhookRow(Base):
+    """One webhook: of which job, where to, and how far its delivery is."""
+
+    __tablename__ = "webhooks"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    """The `webhook-id`: random, and the same in every attempt."""
+    session_id: Mapped[str] = mapped_column(String(36))
+    job_id: Mapped[str] = mapped_column(String(64))
+    url: Mapped[str] = mapped_column(Text)
+    data: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """What is known of the job, as `JobEndedData`; final once `ended_at` is set."""
+    state: Mapped[str] = mapped_column(String(16))
+    """As `WebhookState`."""
+    attempts: Mapped[int]
+    last_status: Mapped[int | None]
+    last_error: Mapped[str | None] = mapped_column(Text)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    """When the job's end was noticed."""
+    due_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    """When the next attempt is due."""
+
+    __table_args__ = (
+        Index("webhooks_by_job", "session_id", "job_id", unique=True),
+        Index("webhooks_by_state", "state", "ended_at"),
     )

@@ -8,6 +8,11 @@ from sandcell_gateway.store.tables import Base
 
 connection = context.config.attributes["connection"]
 # SQLite cannot alter a table in place, so alembic copies it in a batch.
-context.configure(connection=connection, target_metadata=Base.metadata, render_as_batch=True)
+context.configure(
+    connection=connection,
+    target_metadata=Base.metadata,
+    render_as_batch=True,
+    transactional_ddl=True,
+)
 with context.begin_transaction():
     context.run_migrations()

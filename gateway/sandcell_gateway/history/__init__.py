@@ -1,0 +1,1 @@
+"""What ran in a session, read from its journal: code, outputs, notebooks. Pure."""

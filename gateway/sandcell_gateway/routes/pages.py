@@ -1,0 +1,13 @@
+"""Which part of a list a request wants."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query
+
+MAX_LIMIT = 500
+"""Most entries of one page."""
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
+Offset = Annotated[int, Query(ge=0)]
