@@ -192,6 +192,8 @@ class Link:
 
     def _change_to(self, target: Target) -> None:
         self._next = target
+        # At once: what comes from now on is for the next session and waits for it.
+        self._router.moved("this kernel has changed to another session")
         if self._staying is not None:
             self._staying.cancel()
         self._wanted.set()
@@ -288,7 +290,6 @@ class Link:
 
     def _move(self, target: Target) -> AsyncSession:
         self._next = None
-        self._router.moved("this kernel has changed to another session")
         self._forget()
         self._after = target.after
         self._router.detaches = target.kept

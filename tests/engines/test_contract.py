@@ -567,6 +567,7 @@ async def test_processes_are_bounded(starting: Start) -> None:
 COUNT = """
 import itertools, subprocess
 subprocess.Popen(["sh", "-c", "while :; do :; done"], start_new_session=True)
+open("count", "w").write("-1")
 ready()
 for number in itertools.count(): open("count", "w").write(str(number))
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,12 +35,22 @@ class Sessions:
         return SimpleNamespace(id=uuid.uuid4())
 
 
+def make_link(home: Home, router: Any) -> Link:
+    identity = Identity.of_this_process(Path("kernel.json"), {})
+    claims = Claims(home.path / "claims")
+    return Link(router, SimpleNamespace(), ClientSettings.load(), identity, claims)  # type: ignore[arg-type]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+
+
 async def test_a_create_whose_answer_was_lost_is_sent_again_with_its_key(home: Home) -> None:
     """By the next cell; otherwise the first session would be nobody's."""
     router: Any = SimpleNamespace(interpreter="0" * 32, last_seq=0)
-    identity = Identity.of_this_process(Path("kernel.json"), {})
-    claims = Claims(home.path / "claims")
-    link = Link(router, SimpleNamespace(), ClientSettings.load(), identity, claims)  # type: ignore[arg-type]
+    link = make_link(home, router)
     sessions = link.client.sessions = Sessions()  # type: ignore[assignment]
     with pytest.raises(GatewayUnreachable):
         await link._obtain()
@@ -83,9 +94,7 @@ async def test_after_a_refused_token_the_channel_goes_on_where_it_was(
         raise SandcellError("the gateway refused the token")
 
     monkeypatch.setattr(Channel, "run", run)
-    identity = Identity.of_this_process(Path("kernel.json"), {})
-    claims = Claims(home.path / "claims")
-    link = Link(router, SimpleNamespace(), ClientSettings.load(), identity, claims)  # type: ignore[arg-type]
+    link = make_link(home, router)
     link.client.sessions = Sessions()  # type: ignore[assignment]
     link.client.sessions.keys.append("an earlier one")  # type: ignore[attr-defined]
     life = asyncio.create_task(link.run())
@@ -110,3 +119,38 @@ def test_only_a_refused_token_is_final(status: int, final: bool) -> None:
             _raise_if_final(error)
     else:
         _raise_if_final(error)
+
+
+async def test_after_an_interrupted_attach_no_later_cell_is_failed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for the session that was left fails when that is decided, not afterwards."""
+    moves: list[str] = []
+    reached: list[str] = []
+    router: Any = SimpleNamespace(
+        interpreter="0" * 32, last_seq=0, failing=False, reached=False, detaches=False
+    )
+    router.moved = moves.append
+
+    async def run(channel: Channel, session: Any, after: After) -> None:
+        reached.append(session.name)
+        await asyncio.Event().wait()
+
+    async def get(name: str) -> SimpleNamespace:
+        return SimpleNamespace(id=uuid.uuid4(), name=name, status=None)
+
+    monkeypatch.setattr(Channel, "run", run)
+    link = make_link(home, router)
+    link.client.sessions = SimpleNamespace(create=lambda **_: get("mine"), get=get)  # type: ignore[assignment]
+    life = asyncio.create_task(link.run())
+    await until(lambda: reached == ["mine"])
+    attaching = asyncio.create_task(link.attach("silent"))
+    await until(lambda: "silent" in reached)
+    attaching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attaching
+    decided = len(moves)
+    await until(lambda: reached == ["mine", "silent", "mine"])
+    life.cancel()
+    await link.client.aclose()
+    assert decided == len(moves) == 2
