@@ -20,6 +20,7 @@ from tests.support import gateways
 from tests.support.gateways import eventually
 from tests.support.home import Home
 from tests.support.kernels import TIMEOUT, FrontEnd, connect, kernel
+from tests.support.ports import kernel_ports
 
 pytestmark = pytest.mark.linux
 
@@ -112,7 +113,7 @@ class RawKernel:
     """A kernel started as VS Code starts one: argv of the kernelspec, raw ZMQ, no manager."""
 
     def __init__(self, home: Home, connection_file: Path) -> None:
-        write_connection_file(str(connection_file), key=b"k" * 32)
+        write_connection_file(str(connection_file), key=b"k" * 32, **kernel_ports())
         self.process = subprocess.Popen(
             [sys.executable, "-m", "sandcell_kernel", "-f", str(connection_file)],
             env=home.environ,
@@ -187,7 +188,7 @@ def test_a_killed_kernel_that_never_comes_back_leaves_no_session(
 
 def test_a_kernel_ends_when_its_parent_is_killed(home: Home) -> None:
     connection_file = home.path / "c.json"
-    write_connection_file(str(connection_file), key=b"k" * 32)
+    write_connection_file(str(connection_file), key=b"k" * 32, **kernel_ports())
     parent = subprocess.Popen(
         [
             sys.executable,

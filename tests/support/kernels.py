@@ -14,6 +14,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.manager import KernelManager
 
+from tests.support.ports import kernel_ports
+
 TIMEOUT = 60.0
 """Seconds a test waits for one message; never a measure of anything."""
 
@@ -222,7 +224,7 @@ def kernel(name: str, environ: Mapping[str, str], directory: Path) -> Iterator[K
     """A kernel started as nbclient starts one: `name` is `sandcell` or `python3`."""
     runtime = directory / "jupyter"
     runtime.mkdir(exist_ok=True)
-    manager = KernelManager(kernel_name=name)
+    manager = KernelManager(kernel_name=name, cache_ports=False, **kernel_ports())
     manager.connection_file = str(runtime / f"kernel-{time.monotonic_ns()}.json")
     manager.start_kernel(env=dict(environ), cwd=str(directory))
     started = None
