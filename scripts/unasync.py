@@ -20,6 +20,8 @@ BY_HAND = {"_threads.py"}
 NOTE = "# Generated from _async by scripts/unasync.py; change it there.\n"
 WORDS = {
     "AsyncClient": "Client",
+    "AsyncCommand": "Command",
+    "AsyncCommands": "Commands",
     "AsyncGenerator": "Generator",
     "AsyncFiles": "Files",
     "AsyncHTTPTransport": "HTTPTransport",

@@ -17,10 +17,15 @@ import typing
 
 if typing.TYPE_CHECKING:
     from sandcell._async.client import AsyncClient, AsyncSession, AsyncSessions
+    from sandcell._async.commands import AsyncCommand
     from sandcell._requests import ChannelTarget
     from sandcell._sync.client import Client, Session, Sessions
+    from sandcell._sync.commands import Command
+    from sandcell.command_results import CommandResult
     from sandcell.errors import (
         AuthenticationError,
+        CommandFailed,
+        CommandTimedOut,
         ConfigurationError,
         ConflictError,
         EmbeddedStartError,
@@ -62,10 +67,15 @@ if typing.TYPE_CHECKING:
 
 _HOMES = {
     "sandcell._async.client": ("AsyncClient", "AsyncSession", "AsyncSessions"),
+    "sandcell._async.commands": ("AsyncCommand",),
     "sandcell._sync.client": ("Client", "Session", "Sessions"),
+    "sandcell._sync.commands": ("Command",),
+    "sandcell.command_results": ("CommandResult",),
     "sandcell._requests": ("ChannelTarget",),
     "sandcell.errors": (
         "AuthenticationError",
+        "CommandFailed",
+        "CommandTimedOut",
         "ConfigurationError",
         "ConflictError",
         "EmbeddedStartError",
@@ -107,12 +117,17 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncClient",
+    "AsyncCommand",
     "AsyncSession",
     "AsyncSessions",
     "AuthenticationError",
     "ChannelTarget",
     "Client",
     "ClientSettings",
+    "Command",
+    "CommandFailed",
+    "CommandResult",
+    "CommandTimedOut",
     "ConfigurationError",
     "ConflictError",
     "EmbeddedStartError",

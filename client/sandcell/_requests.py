@@ -13,7 +13,16 @@ from uuid import UUID
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sandcell.errors import GatewayError, RequestInvalid, error_of
-from sandcell_wire.models import CodeRun, ExecutionEvent, JobCreate, SessionCreate, SessionRestart
+from sandcell_wire.commands import CommandEvent, CommandInput, CommandRun, CommandSignal
+from sandcell_wire.models import (
+    CodeRun,
+    ExecutionEvent,
+    JobCreate,
+    Model,
+    SessionCreate,
+    SessionRestart,
+    StreamFailed,
+)
 from sandcell_wire.paths import named_parts
 from sandcell_wire.words import reason
 
@@ -23,9 +32,13 @@ KEY_HEADER = "Idempotency-Key"
 MAX_PAGE = 500
 """Sessions asked for at once when all are wanted."""
 
-_EVENT = TypeAdapter[ExecutionEvent](ExecutionEvent)
+_EXECUTION_EVENT = TypeAdapter[ExecutionEvent](ExecutionEvent)
+_COMMAND_EVENT = TypeAdapter[CommandEvent](CommandEvent)
+MAX_INPUT = 1 << 16
+"""Characters of a command's input that are sent at once."""
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 Param = str | int | float | None
 
 
@@ -65,6 +78,15 @@ def _path(path: str, params: Sequence[tuple[str, Param]] = ()) -> str:
     return f"{path}?{urlencode(given)}" if given else path
 
 
+def _body(model: type[Model], **fields: object) -> dict[str, Any]:
+    """A request's body, checked before it is sent. Raises `RequestInvalid`."""
+    try:
+        body = model.model_validate(fields)
+    except ValidationError as error:
+        raise _invalid(error) from None
+    return body.model_dump(mode="json", exclude_none=True)
+
+
 def session_path(session_id: UUID | str, action: str = "") -> str:
     """The path of one session."""
     path = f"{SESSIONS}/{quote(str(session_id), safe='')}"
@@ -84,24 +106,20 @@ def create(
     key: str,
 ) -> ApiRequest:
     """Make a session; once for each `key`. Raises `RequestInvalid` for what cannot be sent."""
-    try:
-        body = SessionCreate.model_validate(
-            {
-                "name": name,
-                "env": dict(env or {}),
-                "metadata": dict(metadata or {}),
-                "language": language,
-                "interpreter": interpreter,
-                "image": image,
-                "limits": dict(limits or {}),
-            }
-        )
-    except ValidationError as error:
-        raise _invalid(error) from None
+    body = _body(
+        SessionCreate,
+        name=name,
+        env=dict(env or {}),
+        metadata=dict(metadata or {}),
+        language=language,
+        interpreter=interpreter,
+        image=image,
+        limits=dict(limits or {}),
+    )
     return ApiRequest(
         "POST",
         SESSIONS,
-        body.model_dump(mode="json", exclude_none=True),
+        body,
         {KEY_HEADER: key, **({"Prefer": f"wait={wait:g}"} if wait > 0 else {})},
         patience=wait,
     )
@@ -216,31 +234,93 @@ def remove_file(session_id: UUID | str, path: str, *, recursive: bool) -> ApiReq
 
 def execute(session_id: UUID | str, code: str, id: str, timeout: float | None) -> ApiRequest:
     """Run code, and hear what it shows. Raises `RequestInvalid`."""
-    try:
-        body = CodeRun(code=code, id=id, timeout=timeout)
-    except ValidationError as error:
-        raise _invalid(error) from None
-    return ApiRequest(
-        "POST",
-        session_path(session_id, "code"),
-        body.model_dump(mode="json", exclude_none=True),
-        {"Accept": NDJSON},
+    body = _body(CodeRun, code=code, id=id, timeout=timeout)
+    return ApiRequest("POST", session_path(session_id, "code"), body, {"Accept": NDJSON})
+
+
+def command_path(session_id: UUID | str, id: str, action: str = "") -> str:
+    """The path of one command."""
+    path = session_path(session_id, f"commands/{quote(id, safe='')}")
+    return f"{path}/{action}" if action else path
+
+
+def run_command(
+    session_id: UUID | str,
+    command: str | Sequence[str],
+    id: str,
+    *,
+    cwd: str | None,
+    env: Mapping[str, str] | None,
+    stdin: str | None,
+    timeout: float | None,
+    interactive: bool = False,
+    background: bool = False,
+) -> ApiRequest:
+    """Run a command; in the background, or following what it writes. Raises `RequestInvalid`."""
+    body = _body(
+        CommandRun,
+        command=command if isinstance(command, str) else list(command),
+        id=id,
+        cwd=cwd,
+        env=dict(env or {}),
+        stdin=stdin,
+        timeout=timeout,
+        interactive=interactive,
+        background=background,
     )
+    # Sent again with the same id it is the same command.
+    headers = {KEY_HEADER: id} if background else {"Accept": NDJSON}
+    return ApiRequest("POST", session_path(session_id, "commands"), body, headers)
+
+
+def list_commands(session_id: UUID | str, limit: int, offset: int) -> ApiRequest:
+    """What runs and ran."""
+    params: list[tuple[str, Param]] = [("limit", limit), ("offset", offset)]
+    return ApiRequest("GET", _path(session_path(session_id, "commands"), params))
+
+
+def get_command(session_id: UUID | str, id: str) -> ApiRequest:
+    """One command, with its output until now."""
+    return ApiRequest("GET", command_path(session_id, id), patience=60.0)
+
+
+def follow_command(session_id: UUID | str, id: str, after: int) -> ApiRequest:
+    """What it writes, from behind a position."""
+    path = _path(command_path(session_id, id), [("after", after)])
+    return ApiRequest("GET", path, headers={"Accept": NDJSON})
+
+
+def input_pieces(text: str) -> Sequence[str]:
+    """The same in parts that can be sent, at least one."""
+    return [text[at : at + MAX_INPUT] for at in range(0, max(len(text), 1), MAX_INPUT)]
+
+
+def write_command(
+    session_id: UUID | str, id: str, text: str, at: int | None, *, end: bool
+) -> ApiRequest:
+    """Give it input."""
+    body = _body(CommandInput, text=text, at=at, end=end)
+    # What says where it belongs is not given twice.
+    headers = {} if at is None else {KEY_HEADER: f"{id}-{at}"}
+    return ApiRequest("POST", command_path(session_id, id, "input"), body, headers, patience=60.0)
+
+
+def signal_command(session_id: UUID | str, id: str, signal: int | str) -> ApiRequest:
+    """Send it a signal. Raises `RequestInvalid`."""
+    body = _body(CommandSignal, signal=signal)
+    return ApiRequest("POST", command_path(session_id, id, "signal"), body)
+
+
+def kill_command(session_id: UUID | str, id: str) -> ApiRequest:
+    """End it."""
+    return ApiRequest("DELETE", command_path(session_id, id), patience=60.0)
 
 
 def start_job(session_id: UUID | str, code: str, id: str, webhook: str | None = None) -> ApiRequest:
     """Run code without waiting. Raises `RequestInvalid`."""
-    try:
-        body = JobCreate(code=code, id=id, webhook=webhook)
-    except ValidationError as error:
-        raise _invalid(error) from None
+    body = _body(JobCreate, code=code, id=id, webhook=webhook)
     # Sent again with the same id it is the same job.
-    return ApiRequest(
-        "POST",
-        session_path(session_id, "jobs"),
-        body.model_dump(exclude_none=True),
-        {KEY_HEADER: id},
-    )
+    return ApiRequest("POST", session_path(session_id, "jobs"), body, {KEY_HEADER: id})
 
 
 def jobs(session_id: UUID | str, limit: int, offset: int = 0) -> ApiRequest:
@@ -314,12 +394,30 @@ class Lines:
             self._begun.append(rest)
 
 
-def event_of(line: bytes) -> ExecutionEvent:
-    """One line of a stream. Raises `GatewayError`."""
+def execution_event(line: bytes) -> ExecutionEvent:
+    """One line of a stream. Raises the `GatewayError` of one that failed."""
+    return _event(_EXECUTION_EVENT, line)
+
+
+def command_event(line: bytes) -> CommandEvent:
+    """One line of a stream. Raises the `GatewayError` of one that failed."""
+    return _event(_COMMAND_EVENT, line)
+
+
+def is_end(event: ExecutionEvent | CommandEvent) -> bool:
+    """Whether nothing comes after it."""
+    return event.type == "ended"
+
+
+def _event(kind: TypeAdapter[T], line: bytes) -> T:
     try:
-        return _EVENT.validate_json(line)
+        event = kind.validate_json(line)
     except ValidationError as error:
-        raise _misunderstood("an execution's event") from error
+        raise _misunderstood("an event") from error
+    if isinstance(event, StreamFailed):
+        problem = event.problem
+        raise error_of(problem.status, problem.model_dump(mode="json"), None)
+    return event
 
 
 def check(status: int, headers: Mapping[str, str], body: bytes) -> None:

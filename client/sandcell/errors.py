@@ -7,6 +7,8 @@
     ├── RequestTimeout (TimeoutError)       the gateway did not answer in time
     ├── ExecutionFailed (RuntimeError)      the code ended with an error; `result` has it
     │   └── ExecutionTimedOut (TimeoutError) it ran longer than its timeout
+    ├── CommandFailed (RuntimeError)        the command did not return 0; `result` has it
+    │   └── CommandTimedOut (TimeoutError)  it ran longer than its timeout
     └── GatewayError                        the gateway answered with an error
         ├── RequestInvalid (ValueError)     the request cannot be right: change it
         ├── AuthenticationError (PermissionError)  no valid token
@@ -37,6 +39,7 @@ from typing import TYPE_CHECKING, Any
 from sandcell_wire.codes import Code
 
 if TYPE_CHECKING:
+    from sandcell.command_results import CommandResult
     from sandcell.results import ExecutionResult
 
 
@@ -107,6 +110,19 @@ class ExecutionFailed(SandcellError, RuntimeError):
 
 class ExecutionTimedOut(ExecutionFailed, TimeoutError):
     """Code was interrupted because it ran longer than its timeout."""
+
+
+class CommandFailed(SandcellError, RuntimeError):
+    """A command did not return 0."""
+
+    def __init__(self, message: str, *, result: CommandResult) -> None:
+        super().__init__(message)
+        self.result = result
+        """All that it has written."""
+
+
+class CommandTimedOut(CommandFailed, TimeoutError):
+    """A command was ended because it ran longer than its timeout."""
 
 
 class GatewayError(SandcellError):

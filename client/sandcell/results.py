@@ -9,13 +9,12 @@ from functools import cached_property
 from typing import Any, Self, cast
 from uuid import UUID
 
-from sandcell.errors import ExecutionFailed, ExecutionTimedOut, GatewayError, error_of
+from sandcell.errors import ExecutionFailed, ExecutionTimedOut
 from sandcell_wire.models import (
     ExecutionEnded,
     ExecutionEvent,
     ExecutionModel,
     ExecutionOutput,
-    StreamFailed,
 )
 from sandcell_wire.outputs import Displays, Outputs
 
@@ -179,15 +178,10 @@ class Progress:
         self._on_output = on_output
         self._outputs = Outputs(Displays())
         self._seen = 0
-        self.events = 0
-        """How many the gateway has sent."""
+        self._result: ExecutionResult | None = None
 
-    def take(self, event: ExecutionEvent) -> ExecutionResult | None:
-        """One event; the result if it is the end. Raises the `GatewayError` of a failed stream."""
-        self.events += 1
-        if isinstance(event, StreamFailed):
-            problem = event.problem
-            raise _failure(problem.status, problem.model_dump(mode="json"))
+    def take(self, event: ExecutionEvent) -> None:
+        """One event."""
         if isinstance(event, ExecutionOutput) and event.seq > self._seen:
             self._seen = event.seq
             self._outputs.add(event.msg_type, event.content)
@@ -195,9 +189,9 @@ class Progress:
                 self._on_output(event)
         if isinstance(event, ExecutionEnded):
             model = event.execution.model_copy(update={"outputs": self._outputs.shown})
-            return ExecutionResult(self._session_id, model)
-        return None
+            self._result = ExecutionResult(self._session_id, model)
 
-
-def _failure(status: int, problem: Mapping[str, Any]) -> GatewayError:
-    return error_of(status, problem, None)
+    def result(self) -> ExecutionResult:
+        """What it came to, after the last event."""
+        assert self._result is not None
+        return self._result

@@ -13,13 +13,13 @@ from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, Str
 
 from sandcell_wire.codes import Code
 from sandcell_wire.states import JournalState, Status
-from sandcell_wire.words import ENV_NAME, INTERPRETER, SESSION_NAME, webhook_url
+from sandcell_wire.words import ENV_NAME, EXECUTION_ID, INTERPRETER, SESSION_NAME, webhook_url
 
 Name = Annotated[str, StringConstraints(pattern=SESSION_NAME)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
 Interpreter = Annotated[str, StringConstraints(pattern=INTERPRETER)]
 SourceCode = Annotated[str, StringConstraints(min_length=1, max_length=1 << 19)]
-ExecutionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{8,64}$")]
+ExecutionId = Annotated[str, StringConstraints(pattern=EXECUTION_ID)]
 WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
 WebhookState = Literal["pending", "delivered", "given_up"]
 

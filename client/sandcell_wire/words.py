@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+EXECUTION_ID = r"^[A-Za-z0-9-]{8,64}$"
 SESSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 INTERPRETER = r"^[0-9a-f-]{32,36}$"
@@ -27,6 +28,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 EXPECTED = {
     SESSION_NAME: "1 to 64 letters, digits, dots, hyphens and underscores, "
     "with a letter or digit first, such as 'analysis-2'",
+    EXECUTION_ID: "8 to 64 letters, digits and hyphens",
     ENV_NAME: "a variable's name of letters, digits and underscores, such as 'DATA_DIR'",
     INTERPRETER: "a UUID in small letters",
     GATEWAY_URL: "an address that begins with http:// or https://, such as 'https://host:8621'",
@@ -58,6 +60,13 @@ def webhook_url(url: str) -> str:
     """The address itself, if a webhook may have it. Raises `ValueError`."""
     webhook_host(url)
     return url
+
+
+def no_nul(text: str) -> str:
+    """The text itself, if a program can be given it. Raises `ValueError`."""
+    if "\0" in text:
+        raise ValueError("expected a text without NUL")
+    return text
 
 
 def plain(text: str) -> str:

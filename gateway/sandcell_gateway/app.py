@@ -15,7 +15,16 @@ from sandcell_gateway.middleware import Edge, HostCheck, handle
 from sandcell_gateway.paths import DATABASE
 from sandcell_gateway.problems import TABLE
 from sandcell_gateway.proofs.keys import SigningKeys
-from sandcell_gateway.routes import channels, code, files, health, history, proofs, sessions
+from sandcell_gateway.routes import (
+    channels,
+    code,
+    commands,
+    files,
+    health,
+    history,
+    proofs,
+    sessions,
+)
 from sandcell_gateway.sessions.proofs import ProofService
 from sandcell_gateway.sessions.proving import Prover
 from sandcell_gateway.sessions.reconciler import open_reconciler
@@ -80,7 +89,7 @@ def create_app(
         exception_handlers=dict.fromkeys(TABLE, handle),
     )
     app.state.authenticator = authenticator
-    for part in (health, sessions, code, files, history, proofs, channels):
+    for part in (health, sessions, code, commands, files, history, proofs, channels):
         app.include_router(part.router)
     hosts = HostCheck(settings.host, settings.allowed_hosts, settings.allowed_origins)
     app.add_middleware(cast("type[ASGIApp]", Edge), hosts=hosts)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcell._requests import Lines
+from sandcell._requests import Lines, execution_event
 from sandcell.errors import SessionExpired
 from sandcell.results import Progress
 from sandcell_wire.models import (
@@ -62,9 +62,9 @@ def test_a_stream_that_begins_again_repeats_nothing() -> None:
         printed(4, "b"),
         printed(7, "c"),
     ):
-        assert progress.take(event) is None
-    result = progress.take(ExecutionEnded(execution=model()))
-    assert result is not None
+        progress.take(event)
+    progress.take(ExecutionEnded(execution=model()))
+    result = progress.result()
     assert heard == ["a", "b", "c"]
     assert result.stdout == "abc"
 
@@ -74,12 +74,13 @@ def test_a_stream_that_fails_raises_what_the_gateway_says() -> None:
         {"title": "t", "status": 410, "detail": "it has ended", "code": "session_expired"}
     )
     with pytest.raises(SessionExpired, match="it has ended") as caught:
-        Progress(uuid4(), None).take(StreamFailed(problem=problem))
+        execution_event(StreamFailed(problem=problem).model_dump_json().encode())
     assert caught.value.status == 410
 
 
 def test_a_result_without_times_has_no_stages() -> None:
-    result = Progress(uuid4(), None).take(ExecutionEnded(execution=model(started_at=None)))
-    assert result is not None
+    progress = Progress(uuid4(), None)
+    progress.take(ExecutionEnded(execution=model(started_at=None)))
+    result = progress.result()
     assert result.timing == {}
     assert result.text == ""

@@ -14,12 +14,11 @@ import pytest
 
 import sandcell
 from sandcell import AsyncClient, ExecutionOutput, Session
-from tests.conftest import MakeHome
 from tests.support import gateways
 from tests.support.gateways import eventually
 from tests.support.home import Home
 from tests.support.kernels import kernel
-from tests.support.route import TOKEN, Route, open_route
+from tests.support.route import TOKEN, Route
 
 pytestmark = pytest.mark.linux
 
@@ -34,22 +33,15 @@ COUNT = "import time\nfor n in range(60): print(n, flush=True); time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
-def shared(home_factory: MakeHome) -> Iterator[Route]:
-    """A gateway for those that break nothing."""
-    with home_factory() as home, open_route(home) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def session(shared: Route) -> Iterator[Session]:
-    with shared.client() as client:
+def session(route: Route) -> Iterator[Session]:
+    with route.client() as client:
         yield client.sessions.create(wait=READY)
 
 
 @pytest.fixture
-def go(shared: Route, session: Session) -> Iterator[Path]:
+def go(route: Route, session: Session) -> Iterator[Path]:
     """What `WAIT` waits for."""
-    path = shared.workspace / "go"
+    path = route.workspace / "go"
     yield path
     path.unlink(missing_ok=True)
 
@@ -156,9 +148,9 @@ def test_an_interpreter_that_dies_is_an_error(session: Session) -> None:
     assert session.execute("1 + 1").text == "2"
 
 
-def test_what_a_program_has_seen_is_nobody_s_to_be_shown(session: Session, shared: Route) -> None:
+def test_what_a_program_has_seen_is_nobody_s_to_be_shown(session: Session, route: Route) -> None:
     session.execute("print('for the program')")
-    with kernel("sandcell", shared.environ, shared.home.path) as attached:
+    with kernel("sandcell", route.environ, route.home.path) as attached:
         shown = attached.front.run(f"%sandbox attach {session.id}").stream()
         assert "for the program" not in shown
         assert attached.front.run("print('mine')").stream() == "mine\n"
@@ -168,29 +160,23 @@ def test_what_a_program_has_seen_is_nobody_s_to_be_shown(session: Session, share
 
 
 @pytest.fixture
-def route(home: Home) -> Iterator[Route]:
-    with open_route(home) as opened:
-        yield opened
-
-
-@pytest.fixture
-def far(route: Route) -> Iterator[Session]:
+def far(own_route: Route) -> Iterator[Session]:
     """A session behind the proxy."""
-    with sandcell.Client(route.proxy.url, TOKEN) as client:
+    with sandcell.Client(own_route.proxy.url, TOKEN) as client:
         yield client.sessions.create(wait=READY)
 
 
-def test_a_session_that_is_closed_meanwhile(route: Route, far: Session) -> None:
+def test_a_session_that_is_closed_meanwhile(own_route: Route, far: Session) -> None:
     def on_output(_: ExecutionOutput) -> None:
-        with route.client() as client:
+        with own_route.client() as client:
             client.sessions.get(far.id).close()
 
     with pytest.raises((sandcell.SessionExpired, sandcell.SessionNotFound)):
         far.execute(WAIT, on_output=on_output)
 
 
-def test_json_without_a_stream(shared: Route, session: Session) -> None:
-    url = f"{shared.proxy.url}/v1/sessions/{session.id}/code"
+def test_json_without_a_stream(route: Route, session: Session) -> None:
+    url = f"{route.proxy.url}/v1/sessions/{session.id}/code"
     headers = {"Authorization": f"Bearer {TOKEN}"}
     answer = httpx.post(url, json={"code": "print('hi'); 1 / 0"}, headers=headers, timeout=READY)
     assert answer.status_code == 200
@@ -201,21 +187,21 @@ def test_json_without_a_stream(shared: Route, session: Session) -> None:
     assert wrong.json()["code"] == "validation_error"
 
 
-def test_cuts_lose_and_repeat_nothing(route: Route, far: Session) -> None:
+def test_cuts_lose_and_repeat_nothing(own_route: Route, far: Session) -> None:
     seen: list[str] = []
-    with route.proxy.cutting(itertools.repeat(0.7)):
+    with own_route.proxy.cutting(itertools.repeat(0.7)):
         result = far.execute(COUNT, on_output=lambda output: seen.append(output.content["text"]))
-    assert route.proxy.cuts > 2
+    assert own_route.proxy.cuts > 2
     assert "".join(seen) == result.stdout == "".join(f"{n}\n" for n in range(60))
 
 
-def test_the_gateway_is_killed_meanwhile(route: Route, far: Session) -> None:
+def test_the_gateway_is_killed_meanwhile(own_route: Route, far: Session) -> None:
     killed: list[float] = []
 
     def on_output(_: ExecutionOutput) -> None:
         if not killed:
-            route.end_gateway(signal.SIGKILL)
-            route.start_gateway()
+            own_route.end_gateway(signal.SIGKILL)
+            own_route.start_gateway()
             killed.append(time.monotonic())
 
     result = far.execute(COUNT, on_output=on_output)
@@ -223,14 +209,14 @@ def test_the_gateway_is_killed_meanwhile(route: Route, far: Session) -> None:
     assert result.stdout == "".join(f"{n}\n" for n in range(60))
 
 
-def test_the_shim_is_killed_meanwhile(route: Route, far: Session) -> None:
+def test_the_shim_is_killed_meanwhile(own_route: Route, far: Session) -> None:
     """The code goes on to its end; whether it was reached nobody can say."""
     seen: list[str] = []
 
     def on_output(output: ExecutionOutput) -> None:
         if not seen:
-            gateways.kill(gateways.shim(route.home))
-            (route.workspace / "go").touch()
+            gateways.kill(gateways.shim(own_route.home))
+            (own_route.workspace / "go").touch()
         seen.append(str(output.content.get("text", "")))
 
     result = far.execute(WAIT, on_output=on_output)
@@ -239,7 +225,7 @@ def test_the_shim_is_killed_meanwhile(route: Route, far: Session) -> None:
     assert far.execute("1 + 1").text == "2"
 
 
-def test_a_client_that_goes_stops_nothing(route: Route, far: Session) -> None:
+def test_a_client_that_goes_stops_nothing(own_route: Route, far: Session) -> None:
     class Enough(Exception):
         pass
 
@@ -248,6 +234,6 @@ def test_a_client_that_goes_stops_nothing(route: Route, far: Session) -> None:
 
     with pytest.raises(Enough):
         far.execute(WAIT, id="left-alone", on_output=on_output)
-    (route.workspace / "go").touch()
+    (own_route.workspace / "go").touch()
     eventually("it ends", lambda: far.refresh().status.value == "idle")
     assert far.execute(WAIT, id="left-alone").stdout == "begun\n\u2028 gone\n"

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from sandcell_gateway.engines.agent_client import AgentClient
 from sandcell_gateway.engines.base import EngineError, Exit, SandboxGone
 from sandcell_gateway.engines.local import agent_program
-from sandcell_gateway.inside import agent as inside
+from sandcell_gateway.inside import agent_requests as inside
+from sandcell_gateway.inside.agent import MAX_CONNECTIONS
 
 calm = settings(deadline=None, database=None)
 """No test depends on speed, and a checkout may be read-only."""
@@ -59,8 +60,12 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )
+OPERATIONS = ["spawn", "signal", "list", "reap", "read", "write", "nonsense"]
 requests = st.fixed_dictionaries(
-    {"op": st.sampled_from(["spawn", "signal", "list", "reap", "nonsense"]) | json_values},
+    {
+        "op": st.sampled_from(["spawn", "signal", "list", "reap", "read", "write", "nonsense"])
+        | json_values
+    },
     optional={
         "id": json_values,
         "pid": json_values,
@@ -70,6 +75,11 @@ requests = st.fixed_dictionaries(
         "argv": json_values,
         "env": json_values,
         "ready": json_values,
+        "streams": json_values,
+        "input": json_values,
+        "stream": json_values,
+        "at": json_values,
+        "data": json_values,
     },
 )
 lines = st.binary(max_size=200).map(lambda data: data.replace(b"\n", b"")) | requests.map(
@@ -139,8 +149,7 @@ def test_a_reader_that_does_not_read_is_dropped(agent: Path) -> None:
 def test_connections_are_few(agent: Path) -> None:
     with contextlib.ExitStack() as stack:
         held = [
-            stack.enter_context(socket.socket(socket.AF_UNIX))
-            for _ in range(2 * inside.MAX_CONNECTIONS)
+            stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2 * MAX_CONNECTIONS)
         ]
         for sock in held:
             sock.settimeout(30)

@@ -9,6 +9,7 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 from sandcell import _requests
+from sandcell._async.commands import AsyncCommands
 from sandcell._async.execution import execute
 from sandcell._async.files import AsyncFiles
 from sandcell._async.transport import AsyncTransport
@@ -49,6 +50,11 @@ class AsyncSession:
     def files(self) -> AsyncFiles:
         """What lies in its workspace."""
         return AsyncFiles(self._transport, self.id)
+
+    @property
+    def commands(self) -> AsyncCommands:
+        """Programs beside its cells, with the same files."""
+        return AsyncCommands(self._transport, self.id)
 
     @property
     def id(self) -> UUID:

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import aclosing
 from uuid import UUID
 
 from sandcell import _requests
-from sandcell._async._threads import pause
-from sandcell._async.transport import ATTEMPTS, AsyncTransport
-from sandcell._requests import ApiRequest
-from sandcell.errors import GatewayUnreachable, HostDisconnected
+from sandcell._async import streams
+from sandcell._async.transport import AsyncTransport
 from sandcell.results import ExecutionResult, OnOutput, Progress
-
-RESUME_SECONDS = 60.0
-"""How long a broken stream is tried to be had again; the code runs on."""
-FIRST_PAUSE, MAX_PAUSE = 0.2, 5.0
-"""Bounds of the wait between two attempts, in seconds."""
 
 
 async def execute(
@@ -31,30 +23,8 @@ async def execute(
     """Run code to its end; with the same `id` it is the same execution."""
     request = _requests.execute(session_id, code, id, timeout)
     progress = Progress(session_id, on_output)
-    wait, attempts, broken_at = FIRST_PAUSE, 0, time.monotonic()
-    while True:
-        events = progress.events
-        try:
-            return await _listen(transport, request, progress)
-        except (GatewayUnreachable, HostDisconnected):
-            if progress.events > events:
-                wait, broken_at = FIRST_PAUSE, time.monotonic()
-            attempts += 1
-            has_begun = progress.events > 0
-            if has_begun and time.monotonic() - broken_at > RESUME_SECONDS:
-                raise
-            if not has_begun and attempts >= ATTEMPTS:
-                raise
-        await pause(wait)
-        wait = min(wait * 2, MAX_PAUSE)
-
-
-async def _listen(
-    transport: AsyncTransport, request: ApiRequest, progress: Progress
-) -> ExecutionResult:
-    async with aclosing(transport.lines(request)) as lines:
-        async for line in lines:
-            result = progress.take(_requests.event_of(line))
-            if result is not None:
-                return result
-    raise GatewayUnreachable("the gateway ended its answer too early", hint="Its log says more.")
+    events = streams.events(transport, lambda: request, _requests.execution_event, _requests.is_end)
+    async with aclosing(events):
+        async for event in events:
+            progress.take(event)
+    return progress.result()

@@ -10,6 +10,7 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 from sandcell import _requests
+from sandcell._sync.commands import Commands
 from sandcell._sync.execution import execute
 from sandcell._sync.files import Files
 from sandcell._sync.transport import Transport
@@ -50,6 +51,11 @@ class Session:
     def files(self) -> Files:
         """What lies in its workspace."""
         return Files(self._transport, self.id)
+
+    @property
+    def commands(self) -> Commands:
+        """Programs beside its cells, with the same files."""
+        return Commands(self._transport, self.id)
 
     @property
     def id(self) -> UUID:

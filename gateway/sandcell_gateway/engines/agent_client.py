@@ -7,6 +7,8 @@ unknown process is ignored. When the stream ends, all that wait get `SandboxGone
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
@@ -45,6 +47,19 @@ class ProcessState:
     ready: bool
     exit: Exit | None
     """None while it runs."""
+    name: str | None = None
+    """As it was started under."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a process's output."""
+
+    at: int
+    """The stream's number of its first byte."""
+    data: bytes
+    ended: bool
+    """Whether nothing comes any more; then there is no data."""
 
 
 @dataclass
@@ -128,15 +143,28 @@ class AgentClient:
         *,
         ready: bool = False,
         log: str | None = None,
+        name: str | None = None,
+        streams: bool = False,
+        input: bool = False,
     ) -> int:
         """Start a program in a session of its own and return its pid.
 
         `env` is its complete environment. With `ready`, `wait_ready` waits for a byte
         on the descriptor that SANDCELL_READY_FD names. Its output goes to `log`, a
-        path inside, else to the sandbox's log. Raises `EngineError` or `SandboxGone`.
+        path inside, else to the sandbox's log; with `streams`, `read` gets it, and with
+        `input`, `write` feeds it. A `name` finds it again in `processes`. Raises
+        `EngineError` or `SandboxGone`.
         """
         answer = await self._request(
-            "spawn", argv=list(argv), env=dict(env), cwd=cwd, ready=ready, log=log
+            "spawn",
+            argv=list(argv),
+            env=dict(env),
+            cwd=cwd,
+            ready=ready,
+            log=log,
+            name=name,
+            streams=streams,
+            input=input,
         )
         pid = _pid(answer)
         if pid is None:
@@ -150,6 +178,37 @@ class AgentClient:
         Raises `EngineError` for a process the agent does not know, or `SandboxGone`.
         """
         await self._request("signal", pid=pid, signal=int(signal), group=group)
+
+    async def read(self, pid: int, stream: str, at: int, *, wait: bool) -> Piece:
+        """What a process has written from byte `at` on: what came last again, or what is next.
+
+        With `wait`, when there is something; until then it may write as much as a pipe
+        holds. Only one read of a stream waits: an earlier one gets nothing.
+        Raises `EngineError` or `SandboxGone`.
+        """
+        timeout = None if wait else ANSWER_TIMEOUT
+        found = await self._request("read", timeout, pid=pid, stream=stream, at=at, wait=wait)
+        try:
+            data = base64.b64decode(str(found.get("data")), validate=True)
+        except binascii.Error as error:
+            raise EngineError("the sandbox's agent gave no base64") from error
+        return Piece(at, data, ended=found.get("ended") is True and not data)
+
+    async def write(
+        self, pid: int, at: int | None, data: bytes, *, end: bool = False
+    ) -> tuple[int, bool]:
+        """Give a process input, whose first byte is the stream's number `at`; None is the next.
+
+        Returns when the process has room for it: the number of what comes next, and whether
+        it takes more. What it had before is not given twice. Raises `EngineError` or
+        `SandboxGone`.
+        """
+        encoded = base64.b64encode(data).decode()
+        answer = await self._request("write", None, pid=pid, at=at, data=encoded, end=end)
+        next_at = answer.get("at")
+        if not isinstance(next_at, int):
+            raise EngineError("the sandbox's agent does not say how far the input is")
+        return next_at, answer.get("closed") is not True
 
     async def processes(self) -> list[ProcessState]:
         """All that were started and not yet reaped. Raises `EngineError` or `SandboxGone`."""
@@ -200,7 +259,9 @@ class AgentClient:
             raise SandboxGone(self._gone)
         await self._changed.wait()
 
-    async def _request(self, op: str, **arguments: object) -> dict[str, Any]:
+    async def _request(
+        self, op: str, timeout: float | None = ANSWER_TIMEOUT, **arguments: object
+    ) -> dict[str, Any]:
         if self._gone is not None:
             raise SandboxGone(self._gone)
         self._next += 1
@@ -211,7 +272,7 @@ class AgentClient:
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 self._writer.write(line)
                 with contextlib.suppress(ConnectionError):  # the reader finds out why
                     await self._writer.drain()
@@ -301,7 +362,10 @@ def _process_state(entry: object) -> ProcessState | None:
         return None
     running = fields.get("running") is not False
     ended = None if running else _exit(fields.get("exit"))
-    return ProcessState(pid, fields.get("ready") is True, ended)
+    name = fields.get("name")
+    return ProcessState(
+        pid, fields.get("ready") is True, ended, name if isinstance(name, str) else None
+    )
 
 
 def _exit(value: object) -> Exit:

@@ -72,7 +72,13 @@ STATUS_BYTES = 1 << 16
 """More than bwrap ever writes."""
 SIGNAL_BASE = 128
 """bwrap reports death by signal N as this plus N."""
-PROGRAMS = ("agent.py", "kernel_launcher.py")
+PROGRAMS = (
+    "agent.py",
+    "agent_requests.py",
+    "command_streams.py",
+    "rights.py",
+    "kernel_launcher.py",
+)
 
 FACTS = {
     "runs as root of the host": "never: {identity}, no capabilities, no new privileges",

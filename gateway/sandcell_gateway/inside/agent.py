@@ -20,7 +20,6 @@ import contextlib
 import errno
 import json
 import os
-import resource
 import selectors
 import signal
 import socket
@@ -29,14 +28,23 @@ import sys
 
 TYPE_CHECKING = False  # importing typing takes time, too
 if TYPE_CHECKING:
-    import ctypes
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    Json = dict[str, Any]
+    from sandcell_gateway.inside import rights
+    from sandcell_gateway.inside.agent_requests import Lines, Order, RequestError, integer, parse
+    from sandcell_gateway.inside.command_streams import Input, Output
 
-MAX_LINE = 1 << 20
-"""Longest line in bytes, either way."""
+    Json = dict[str, Any]
+    Reply = Callable[[Json], None]
+else:
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import rights
+    from agent_requests import Lines, Order, RequestError, integer, parse
+    from command_streams import Input, Output
+
+    del sys.path[0]
+
 MAX_PENDING = 8 << 20
 """Bytes waiting for one reader before it is dropped."""
 MAX_CONNECTIONS = 16
@@ -50,71 +58,10 @@ READY_FD = "SANDCELL_READY_FD"
 READ_SIZE = 1 << 16
 
 
-class RequestError(Exception):
-    """A request that cannot be done; the text goes to the client."""
-
-
-class Lines:
-    """Cuts a stream of bytes into lines of at most MAX_LINE bytes."""
-
-    def __init__(self) -> None:
-        self._rest = bytearray()
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """The lines that are complete now. Raises `RequestError` for one that is too long."""
-        self._rest += data
-        *lines, rest = bytes(self._rest).split(b"\n")
-        if any(len(line) > MAX_LINE for line in [*lines, rest]):
-            raise RequestError(f"a line has more than {MAX_LINE} bytes")
-        self._rest = bytearray(rest)
-        return lines
-
-
-def parse(line: bytes) -> Json:
-    """One request. Raises `RequestError`."""
-    try:
-        request: Any = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"not JSON: {error}"[:200]) from None
-    if not isinstance(request, dict):
-        raise RequestError("expected an object")
-    return request  # pyright: ignore[reportUnknownVariableType]
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)  # pyright: ignore[reportUnknownVariableType]
-
-
 def _close(*descriptors: int) -> None:
     for descriptor in descriptors:
         if descriptor >= 0:
             os.close(descriptor)
-
-
-def _integer(request: Json, name: str) -> int:
-    value = request.get(name)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise RequestError(f"{name} must be an integer")
-    return value
-
-
-class Order:
-    """What `spawn` asks for, checked. Raises `RequestError`."""
-
-    def __init__(self, request: Json) -> None:
-        argv, env = request.get("argv"), request.get("env", {})
-        cwd, log = request.get("cwd", "/"), request.get("log")
-        if not _is_texts(argv) or not argv:
-            raise RequestError("argv must be a list of at least one text")
-        if not isinstance(env, dict) or not _is_texts([*env.values()]):
-            raise RequestError("env must map names to texts")
-        if not isinstance(cwd, str) or not isinstance(log, (str, type(None))):
-            raise RequestError("cwd must be a text, log a text or null")
-        self.argv: list[str] = argv
-        self.env: dict[str, str] = env
-        self.cwd = cwd
-        self.log = log
-        self.ready = request.get("ready", False) is True
 
 
 class Connection:
@@ -127,96 +74,46 @@ class Connection:
 class Process:
     """One process we started."""
 
-    def __init__(self, pid: int) -> None:
-        self.pid = pid
+    def __init__(self, pid: int, name: str | None, streams: Streams) -> None:
+        self.pid, self.name, self.streams = pid, name, streams
         self.ready = False
         self.exit: Json | None = None
 
     def describe(self) -> Json:
         """As `list` shows it."""
-        return {**vars(self), "running": self.exit is None}
+        known = {"pid": self.pid, "name": self.name, "ready": self.ready, "exit": self.exit}
+        return {**known, "running": self.exit is None}
 
 
-_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER = 4, 24, 36
-_PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
-_CAPABILITY_VERSION_3, _CLONE_NEWUSER = 0x20080522, 0x10000000
-_CAPABILITIES = 64
-"""More than any kernel has; those it does not know it refuses with EINVAL."""
+class Streams:
+    """Pipes of one process: the child's ends by number, and ours, of those it was given."""
 
+    def __init__(self, order: Order) -> None:
+        self.theirs: dict[int, int] = {}
+        self.outputs: dict[str, Output] = {}
+        self.input: Input | None = None
+        try:
+            if order.input:
+                self.theirs[0], ours = os.pipe()
+                self.input = Input(ours)
+            for number, name in ((1, "stdout"), (2, "stderr")) if order.streams else ():
+                ours, self.theirs[number] = os.pipe()
+                self.outputs[name] = Output(ours)
+        except OSError:
+            self.close()
+            raise
 
-def _libc() -> ctypes.CDLL:
-    import ctypes
+    def started(self) -> None:
+        """The child has its ends."""
+        _close(*self.theirs.values())
+        self.theirs.clear()
 
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def become(uid: int) -> None:
-    """Take an unprivileged identity for ever. Raises `OSError`."""
-    libc = _libc()
-    for capability in range(_CAPABILITIES):
-        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    # The inheritable set survives the change of uid (capabilities(7)).
-    libc.capset(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), bytes(24))
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-
-
-def check_locked() -> None:
-    """Make sure that nothing is left to give up, whatever did the work. Raises `RequestError`."""
-    with open("/proc/self/status") as file:
-        status = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-    wrong = [f"{name} is {status[name]}" for name in status if _is_wrong(name, status[name])]
-    if wrong:
-        raise RequestError(f"the sandbox would keep rights: {', '.join(wrong)}")
-
-
-def _is_wrong(name: str, value: str) -> bool:
-    if name in ("Uid", "Gid"):
-        return "0" in value.split()
-    if name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        return int(value, 16) != 0
-    return {"NoNewPrivs": "1", "Seccomp": "2"}.get(name, value) != value
-
-
-def check_refused() -> None:
-    """Make sure that ways back to rights are closed. Raises `RequestError`."""
-    if _libc().unshare(_CLONE_NEWUSER) == 0:
-        raise RequestError("the sandbox may make a user namespace, and has all rights in it")
-    with contextlib.suppress(OSError):
-        os.close(os.open("/proc/sys/kernel/core_pattern", os.O_WRONLY))
-        raise RequestError("the sandbox may write to /proc/sys")
-
-
-_LIMITS = {
-    "processes": resource.RLIMIT_NPROC,
-    "open_files": resource.RLIMIT_NOFILE,
-    "file_bytes": resource.RLIMIT_FSIZE,
-    "data_bytes": resource.RLIMIT_DATA,
-}
-
-
-def _limit(limits: Json) -> None:
-    """Bound this process and its descendants; called after entering the user namespace.
-
-    Before it, RLIMIT_NPROC would count all processes of the host's user.
-    """
-    for name, which in _LIMITS.items():
-        wanted = limits.get(name, 0)
-        if wanted > 0:
-            hard = resource.getrlimit(which)[1]
-            value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            resource.setrlimit(which, (value, value))
-    if limits.get("cpus"):
-        os.sched_setaffinity(0, limits["cpus"])
-    # When the machine has no memory left, a session's processes go before the host's.
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("500")
-    # Not 0: a limit of 1 also stops a core_pattern that pipes to a program of the host,
-    # for which any other limit counts for nothing (fs/coredump.c).
-    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    def close(self) -> None:
+        """There is no child."""
+        self.started()
+        _close(*(output.descriptor for output in self.outputs.values()))
+        if self.input is not None:
+            self.input.close()
 
 
 def _nothing(number: int, frame: object) -> None:
@@ -258,8 +155,13 @@ class Agent:
         self._watch(listener, self._accept)
         return listener
 
-    def _watch(self, source: int | socket.socket, callback: Callable[[], None]) -> None:
-        self._selector.register(source, selectors.EVENT_READ, callback)
+    def _watch(
+        self,
+        source: int | socket.socket,
+        callback: Callable[[], None],
+        events: int = selectors.EVENT_READ,
+    ) -> None:
+        self._selector.register(source, events, callback)
 
     def run(self) -> NoReturn:
         """For ever."""
@@ -300,7 +202,7 @@ class Agent:
             return
         try:
             for line in connection.lines.feed(data):
-                self._send(connection, self._answer(line))
+                self._answer(line, connection)
         except RequestError as error:
             self._send(connection, {"id": None, "ok": False, "error": str(error)})
             self._drop(connection)
@@ -326,33 +228,59 @@ class Agent:
         for connection in list(self._connections.values()):
             self._send(connection, event)
 
-    def _answer(self, line: bytes) -> Json:
-        answer: Json = {"id": None}
+    def _answer(self, line: bytes, connection: Connection) -> None:
+        number: Any = None
+
+        def reply(result: Json) -> None:
+            self._send(connection, {"id": number, "ok": True, **result})
+
         try:
             request = parse(line)
-            answer["id"] = request.get("id")
-            do = _OPERATIONS.get(str(request.get("op")), Agent.unknown)
-            return {**answer, "ok": True, **do(self, request)}
+            number, op = request.get("id"), str(request.get("op"))
+            if op in _PATIENT:
+                _PATIENT[op](self, request, reply)
+            else:
+                reply(_OPERATIONS.get(op, Agent.unknown)(self, request))
         except RequestError as error:
-            return {**answer, "ok": False, "error": str(error)}
+            self._send(connection, {"id": number, "ok": False, "error": str(error)})
 
     def unknown(self, request: Json) -> Json:
         """For any other."""
-        raise RequestError(f"unknown op; known are {', '.join(_OPERATIONS)}")
+        raise RequestError(f"unknown op; known are {', '.join([*_OPERATIONS, *_PATIENT])}")
 
     def spawn(self, request: Json) -> Json:
-        """From argv, env, cwd, log, ready: pid."""
+        """From argv, env, cwd, log, ready, name, streams, input: pid."""
         order = Order(request)
         if len(self._processes) >= MAX_PROCESSES:
             raise RequestError(f"{MAX_PROCESSES} processes are remembered; reap some")
-        read_end, ready = os.pipe() if order.ready else (-1, -1)
-        failed, failure = os.pipe()
         try:
+            streams = Streams(order)
+        except OSError as error:
+            raise RequestError(f"cannot start a process: {error.strerror}") from None
+        try:
+            pid, read_end = self._fork(order, streams)
+        except RequestError:
+            streams.close()
+            raise
+        streams.started()
+        self._processes[pid] = Process(pid, order.name, streams)
+        if order.ready:
+            os.set_blocking(read_end, False)
+            self._watch(read_end, lambda: self._became_ready(pid, read_end))
+        return {"pid": pid}
+
+    def _fork(self, order: Order, streams: Streams) -> tuple[int, int]:
+        """The child's pid, and what says when it is ready. Raises `RequestError`."""
+        ends = [-1, -1, -1, -1]
+        try:
+            ends[:2] = os.pipe() if order.ready else (-1, -1)
+            ends[2:] = os.pipe()
+            read_end, ready, failed, failure = ends
             pid = os.fork()
             if pid == 0:
-                self._become_child(order, ready, failure)
+                self._become_child(order, streams, ready, failure)
         except OSError as error:
-            _close(read_end, ready, failed, failure)
+            _close(*ends)
             raise RequestError(f"cannot start a process: {error.strerror}") from None
         _close(ready, failure)
         with os.fdopen(failed, "rb") as pipe:
@@ -361,13 +289,9 @@ class Agent:
             _close(read_end)
             os.waitpid(pid, 0)
             raise RequestError(reason.decode("utf-8", "replace"))
-        self._processes[pid] = Process(pid)
-        if order.ready:
-            os.set_blocking(read_end, False)
-            self._watch(read_end, lambda: self._became_ready(pid, read_end))
-        return {"pid": pid}
+        return pid, read_end
 
-    def _become_child(self, order: Order, ready: int, failure: int) -> NoReturn:
+    def _become_child(self, order: Order, streams: Streams, ready: int, failure: int) -> NoReturn:
         """Between fork and exec."""
         try:
             os.setsid()
@@ -381,9 +305,10 @@ class Agent:
             if order.ready:
                 os.set_inheritable(ready, True)
                 env[READY_FD] = str(ready)
-            _limit(self._limits)
+            rights.limit(self._limits)
             os.chdir(order.cwd)
-            for source, target in ((self._null, 0), (output, 1), (output, 2)):
+            usual = {0: self._null, 1: output, 2: output}
+            for target, source in {**usual, **streams.theirs}.items():
                 os.dup2(source, target)
             os.execvpe(order.argv[0], order.argv, env)
         except BaseException as error:
@@ -395,7 +320,7 @@ class Agent:
 
     def signal(self, request: Json) -> Json:
         """From pid, signal, group: nothing. With group also what an ended process left in it."""
-        process, number = self._known(request), _integer(request, "signal")
+        process, number = self._known(request), integer(request, "signal")
         group = request.get("group", False) is True
         if process.exit is not None and not group:
             raise RequestError(f"process {process.pid} has ended")
@@ -416,10 +341,74 @@ class Agent:
         if process.exit is None:
             raise RequestError(f"process {process.pid} still runs")
         del self._processes[process.pid]
+        if process.streams.input is not None:
+            self._unwatch(process.streams.input)
+            process.streams.input.close()
+        for output in process.streams.outputs.values():
+            self._unwatch(output)
+            # What it left running goes on, and must not wait for a reader.
+            if not output.has_ended():
+                self._discard(output)
         return {}
 
+    def _discard(self, output: Output) -> None:
+        def discard() -> None:
+            output.discard()
+            if output.has_ended():
+                self._selector.unregister(output.descriptor)
+
+        self._watch(output.descriptor, discard)
+
+    def read(self, request: Json, reply: Reply) -> None:
+        """From pid, stream, at, wait: at, data, ended. With wait, when there is something."""
+        output = self._known(request).streams.outputs.get(str(request.get("stream")))
+        if output is None:
+            raise RequestError("stream must be stdout or stderr, of a process started with streams")
+        self._unwatch(output)
+        try:
+            is_there = output.fetch(integer(request, "at"))
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        if is_there or request.get("wait", False) is not True:
+            reply(output.answer())
+            return
+        output.reply = reply
+        self._watch(output.descriptor, lambda: self._unwatch(output))
+
+    def write(self, request: Json, reply: Reply) -> None:
+        """From pid, at, data, end: at, closed. When the process has room for it."""
+        to, data = self._known(request).streams.input, request.get("data")
+        if to is None:
+            raise RequestError(f"process {request['pid']} was started without input")
+        if not isinstance(data, str):
+            raise RequestError("data must be a text")
+        self._unwatch(to)
+        try:
+            at = None if request.get("at") is None else integer(request, "at")
+            to.add(at, data, end=request.get("end", False) is True)
+        except ValueError as error:
+            raise RequestError(str(error)) from None
+        if to.flush():
+            reply(to.answer())
+            return
+        to.reply = reply
+        self._watch(to.descriptor, lambda: self._write_on(to), selectors.EVENT_WRITE)
+
+    def _write_on(self, to: Input) -> None:
+        if to.flush():
+            self._unwatch(to)
+
+    def _unwatch(self, stream: Input | Output) -> None:
+        """Answer who waits for this stream; another one asks, or there is something."""
+        reply, stream.reply = stream.reply, None
+        if reply is not None:
+            self._selector.unregister(stream.descriptor)
+            if isinstance(stream, Output):
+                stream.look()
+            reply(stream.answer())
+
     def _known(self, request: Json) -> Process:
-        process = self._processes.get(_integer(request, "pid"))
+        process = self._processes.get(integer(request, "pid"))
         if process is None:
             raise RequestError(f"no process {request['pid']} was started here")
         return process
@@ -465,25 +454,27 @@ class Agent:
                 os.write(2, data)
 
 
+_PATIENT = {do.__name__: do for do in (Agent.read, Agent.write)}
+"""Those that answer when there is something to say."""
 _OPERATIONS = {do.__name__: do for do in (Agent.spawn, Agent.signal, Agent.list, Agent.reap)}
 
 
 def main(config: Json) -> None:
     """Give up rights, listen, wait for leave, serve."""
     if config.get("uid") is not None:
-        become(config["uid"])
+        rights.become(config["uid"])
     if config.get("locked", False):
-        check_locked()
+        rights.check_locked()
     if config.get("check", False):
-        check_refused()
+        rights.check_refused()
         return
     start = socket.socket(fileno=config["start_fd"])
     start.set_inheritable(False)
     # Neither other processes of this uid may trace us or read our memory (ptrace(2)),
     # nor may orphans of the session get away from us.
-    libc = _libc()
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc = rights.libc()
+    libc.prctl(rights.PR_SET_DUMPABLE, 0, 0, 0, 0)
+    libc.prctl(rights.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     agent = Agent(config)
     start.sendall(b"r")
     if not start.recv(1):
@@ -495,6 +486,6 @@ def main(config: Json) -> None:
 if __name__ == "__main__":
     try:
         main(json.loads(sys.argv[1]))
-    except (OSError, RequestError) as failure:
+    except (OSError, RequestError, rights.RightsError) as failure:
         code = failure.errno if isinstance(failure, OSError) else errno.EPERM
         sys.exit(f"sandcell agent: {failure} ({errno.errorcode.get(code or 0, code)})")

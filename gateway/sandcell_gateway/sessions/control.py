@@ -169,6 +169,23 @@ async def read_channel(socket: Path, client: str, after: int) -> AsyncGenerator[
         raise ShimLost from error
 
 
+async def read_command(
+    socket: Path, id: str, after: int, *, live: bool
+) -> AsyncGenerator[bytes | str]:
+    """What the shim says of a command's output, from behind a position; at last how it is.
+
+    If not `live`, without waiting for more than is there. Raises `ShimLost` when the line
+    cannot be had, or ends.
+    """
+    query = urlencode({"id": id, "after": after, "live": int(live)})
+    try:
+        async with _connect(socket, f"/command?{query}", MAX_MESSAGE) as connection:
+            while True:
+                yield await connection.recv()
+    except UNREACHABLE as error:
+        raise ShimLost from error
+
+
 @asynccontextmanager
 async def open_files(socket: Path) -> AsyncGenerator[ClientConnection]:
     """A connection for one operation on files. Raises `ShimLost`, also when it ends."""

@@ -26,10 +26,11 @@ from sandcell_gateway.sessions.ending import end_sandbox
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.processes import ShimProcess, same_boot
 from sandcell_gateway.sessions.use import RETURN, PutOff, Use, end_reason, expires_at
-from sandcell_gateway.sessions.view import Watched, follow, model_of, row_reason, stored_status
+from sandcell_gateway.sessions.view import follow, model_of, row_reason, stored_status
 from sandcell_gateway.store.database import to_the_end
 from sandcell_gateway.store.sessions import SessionStore
 from sandcell_gateway.store.tables import SessionRow
+from sandcell_gateway.watched import Watched
 from sandcell_wire.control import ControlError
 from sandcell_wire.models import Reason, SessionModel
 from sandcell_wire.states import (

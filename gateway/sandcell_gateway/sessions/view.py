@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 
@@ -49,28 +47,6 @@ _LEADS_TO = {
 def stored_status(status: Status) -> Status:
     """What of a status is kept in the store: not every cell is worth a write."""
     return Status.IDLE if status is Status.ACTIVE else status
-
-
-class Watched:
-    """A value whose changes can be waited for."""
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Event()
-
-    def notify(self) -> None:
-        """Wake everybody who waits."""
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
-
-    async def until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait until the condition holds; False when `timeout` seconds went by first."""
-        try:
-            async with asyncio.timeout(timeout):
-                while not condition():
-                    await self._changed.wait()
-        except TimeoutError:
-            return condition()
-        return True
 
 
 def row_reason(row: SessionRow) -> Reason | None:

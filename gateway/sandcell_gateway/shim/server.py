@@ -11,17 +11,20 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import Server, ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
 
-from sandcell_gateway.journal.records import Record, base
-from sandcell_gateway.shim.executions import code_of
+from sandcell_gateway.journal.records import base
+from sandcell_gateway.shim.commands import CommandRefused
 from sandcell_gateway.shim.files import Files
+from sandcell_gateway.shim.operations import Operations, RequestError
+from sandcell_gateway.shim.running import RunningCommand
 from sandcell_gateway.shim.session import ShimSession
+from sandcell_gateway.shim.spool import OUTPUT
 from sandcell_wire import control
 from sandcell_wire.codes import Code
 from sandcell_wire.frames import MAX_FRAME_BYTES
@@ -32,8 +35,6 @@ log = logging.getLogger(__name__)
 CLOSE_REFUSED = 1008
 PATIENT = "head"
 """The request that may wait long, and is not waited for when the line has ended."""
-MAX_PAGE = 500
-"""Most executions listed at once."""
 CLOSE_TIMEOUT = 2.0
 """Seconds for a client to answer our close frame; one behind a dead line never does."""
 ACTIVITY_DELAY = 0.1
@@ -56,12 +57,17 @@ async def _next_event(events: Events) -> dict[str, Any]:
     return event
 
 
-class RequestError(Exception):
-    """A control request that cannot be done; code and text go to the gateway."""
-
-    def __init__(self, code: Code, text: str) -> None:
-        self.code = code
-        super().__init__(text)
+async def _follow(
+    connection: ServerConnection, running: RunningCommand, after: int, *, live: bool
+) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        async with aclosing(running.follow(after, live=live)) as output:
+            async for part in output:
+                if isinstance(part, int):
+                    await connection.send(json.dumps({"lost": part}))
+                else:
+                    await connection.send(OUTPUT.pack(part.stream, part.end) + part.data)
+        await connection.send(json.dumps({"command": running.command.as_json()}))
 
 
 def peer_uid(connection: ServerConnection) -> int:
@@ -77,6 +83,7 @@ class ShimServer:
     def __init__(self, session: ShimSession) -> None:
         self._session = session
         self._files = Files(session.spec)
+        self._operations = Operations(session)
 
     async def listen(self, sock: socket.socket) -> Server:
         """Serve on a bound, listening Unix socket."""
@@ -104,6 +111,8 @@ class ShimServer:
             await self._channels(connection, query)
         elif url.path == "/files":
             await self._files.serve(connection)
+        elif url.path == "/command":
+            await self._command(connection, query)
         elif url.path == "/journal":
             await self._journal(connection, query)
         else:
@@ -144,6 +153,23 @@ class ShimServer:
                     await connection.send(data)
             if end < stop == newest + 1:  # the disk refused the newest ones
                 await connection.send(base(newest, chain))
+
+    async def _command(self, connection: ServerConnection, query: dict[str, str]) -> None:
+        """A command's output from the position `after` on; then how it is."""
+        try:
+            running = self._session.commands.get(query.get("id", ""))
+        except CommandRefused as error:
+            await connection.close(CLOSE_REFUSED, str(error))
+            return
+        after, live = int(query.get("after", "0")), query.get("live") != "0"
+        following = asyncio.ensure_future(_follow(connection, running, after, live=live))
+        leaving = asyncio.ensure_future(connection.wait_closed())
+        try:
+            await asyncio.wait((following, leaving), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (following, leaving):
+                task.cancel()
+            await asyncio.gather(following, leaving, return_exceptions=True)
 
     async def _control(self, connection: ServerConnection) -> None:
         events: Events = asyncio.Queue(EVENT_QUEUE)
@@ -188,8 +214,10 @@ class ShimServer:
     async def _answer(self, connection: ServerConnection, request: dict[str, Any]) -> None:
         answer: dict[str, Any] = {"id": request.get("id"), "ok": True}
         try:
-            answer["result"] = await self._do(str(request.get("op")), request.get("args") or {})
-        except RequestError as error:
+            answer["result"] = await self._operations.do(
+                str(request.get("op")), request.get("args") or {}
+            )
+        except (RequestError, CommandRefused) as error:
             answer |= {"ok": False, "code": error.code.value, "text": str(error)}
         except Exception as error:
             log.exception("control request failed")
@@ -198,99 +226,3 @@ class ShimServer:
             await connection.send(json.dumps(answer))
         if request.get("op") == "close" and answer["ok"]:
             await connection.close()
-
-    async def _do(self, op: str, args: dict[str, Any]) -> dict[str, Any]:
-        operations: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
-            "info": self._info,
-            "restart": self._restart,
-            "interrupt": self._interrupt,
-            "close": self._close,
-            "executions": self._executions,
-            "execute": self._execute,
-            "wait": self._wait,
-            "head": self._head,
-            "heard": self._heard,
-        }
-        if op not in operations:
-            raise RequestError(
-                Code.VALIDATION_ERROR, f"expected one of {', '.join(operations)}, got {op!r}"
-            )
-        return await operations[op](args)
-
-    async def _info(self, args: dict[str, Any]) -> dict[str, Any]:
-        return {**self._session.event(), "seq": self._session.journal.newest, "pid": os.getpid()}
-
-    async def _restart(self, args: dict[str, Any]) -> dict[str, Any]:
-        await self._session.restart(args.get("interpreter"))
-        if self._session.reason is not None:
-            raise RequestError(Code.OPERATION_FAILED, self._session.reason["text"])
-        return {**self._session.event()}
-
-    async def _interrupt(self, args: dict[str, Any]) -> dict[str, Any]:
-        self._session.interrupt()
-        return {}
-
-    async def _executions(self, args: dict[str, Any]) -> dict[str, Any]:
-        found, total = self._session.executions.page(
-            limit=min(int(args["limit"]), MAX_PAGE),
-            offset=int(args.get("offset", 0)),
-            detached=args.get("detached"),
-            newest=bool(args.get("newest")),
-        )
-        entries = [execution.as_json() for execution in found]
-        if args.get("code"):
-            codes = await asyncio.to_thread(self._codes, [entry["first"] for entry in entries])
-            entries = [{**entry, "code": code} for entry, code in zip(entries, codes, strict=True)]
-        return {"executions": entries, "total": total}
-
-    def _codes(self, numbers: list[int]) -> list[str]:
-        """What these requests ask to run; empty where the journal has dropped it."""
-        records = [self._session.journal.get(number) for number in numbers]
-        return [code_of(record) if isinstance(record, Record) else "" for record in records]
-
-    async def _execute(self, args: dict[str, Any]) -> dict[str, Any]:
-        timeout = args.get("timeout")
-        return self._session.execute(
-            str(args["id"]),
-            str(args["code"]),
-            detached=bool(args.get("detached")),
-            timeout=None if timeout is None else float(timeout),
-        ).as_json()
-
-    async def _wait(self, args: dict[str, Any]) -> dict[str, Any]:
-        """How far one execution is, after at most `seconds`."""
-        found = self._session.executions.get(str(args["id"]))
-        if found is None:
-            raise RequestError(Code.NOT_FOUND, f"there is no execution {args['id']}")
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(float(args.get("seconds", 0))):
-                await self._session.wait(found)
-        return found.as_json()
-
-    async def _heard(self, args: dict[str, Any]) -> dict[str, Any]:
-        """A client, that has no channel, has everything up to `seq`."""
-        self._session.heard(str(args["client"]), int(args["seq"]))
-        return {}
-
-    async def _head(self, args: dict[str, Any]) -> dict[str, Any]:
-        """Number and chain of the newest record, which is on the disk when this is answered.
-
-        With `seconds` when the journal has grown by so much, or after so many seconds.
-        """
-        due = False
-        if "seconds" in args:
-            wanted = (int(args.get(name, 0)) for name in ("after", "executions", "bytes"))
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(float(args["seconds"])):
-                    await self._session.growth.until(*wanted)
-                    due = True
-        journal = self._session.journal
-        seq, chain = journal.head()
-        await asyncio.to_thread(journal.sync)
-        holes = await asyncio.to_thread(journal.holes, seq)
-        return {"seq": seq, "chain": chain.hex(), "holes": holes, "due": due}
-
-    async def _close(self, args: dict[str, Any]) -> dict[str, Any]:
-        self._session.closed.set()
-        await self._session.ended.wait()
-        return {**self._session.event()}

@@ -1,6 +1,6 @@
 """The shim's heart: one session's sandbox, interpreter, journal and status.
 
-Commands (start, restart, the end of an interpreter) run one after the other in one
+Its steps (start, restart, the end of an interpreter) come one after the other in one
 worker, so that they never interleave; close cancels the worker.
 """
 
@@ -13,6 +13,7 @@ import signal
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from sandcell_gateway.engines.agent_client import ProcessExited
@@ -21,6 +22,7 @@ from sandcell_gateway.journal.journal import Journal
 from sandcell_gateway.journal.records import Kind
 from sandcell_gateway.shim.broker import Broker
 from sandcell_gateway.shim.channels import Channels
+from sandcell_gateway.shim.commands import Commands, Place
 from sandcell_gateway.shim.executions import Execution, Executions
 from sandcell_gateway.shim.growth import Growth
 from sandcell_gateway.shim.interpreter import Interpreter
@@ -29,6 +31,7 @@ from sandcell_gateway.shim.past import read_past
 from sandcell_gateway.shim.request import Cause
 from sandcell_gateway.shim.spec import ShimSpec
 from sandcell_gateway.shim.supervisor import Supervisor
+from sandcell_gateway.watched import Watched
 from sandcell_wire import control, frames
 from sandcell_wire.control import Close
 from sandcell_wire.execution import KERNEL_DIED, KERNEL_RESTARTED
@@ -67,9 +70,13 @@ class ShimSession:
         """Whether this shim started the interpreter, rather than adopted it."""
         self._loop: asyncio.AbstractEventLoop
         self._probe_answered: asyncio.Event = asyncio.Event()
-        self._replied = asyncio.Event()
-        """Set and replaced when an answer was recorded."""
-        self._commands: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._replied = Watched()
+        """Told when an answer was recorded."""
+        self._moved = Watched()
+        """Told of each step in the session's life."""
+        self._cells_run = False
+        self.commands = Commands(self, Path(spec.state_dir))
+        self._steps: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
         self._watchers: set[asyncio.Future[None]] = set()
 
     # -- life --------------------------------------------------------------------------
@@ -85,21 +92,26 @@ class ShimSession:
             for watcher in self._watchers:
                 watcher.cancel()
         self._broker.ended(Cause("SessionClosed", "the session was closed"))
+        await self.commands.aclose()
         await asyncio.gather(self._end(), self.channels.close(Close.FINAL, "session_expired"))
         self._move(Event.CLOSE, {"code": "closed", "text": "closed on request"})
         self.ended.set()
 
     async def _work(self) -> None:
-        await (self._adopt() if self._supervisor.recorded else self._start())
+        if self._supervisor.recorded:
+            await self._adopt()
+        else:
+            self.commands.none_before()
+            await self._start()
         while True:
-            command = await self._commands.get()
-            await command()
+            step = await self._steps.get()
+            await step()
 
     async def restart(self, interpreter: str | None) -> None:
         """A fresh interpreter over the same files; returns when it is ready or has failed."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        async def command() -> None:
+        async def step() -> None:
             try:
                 self._broker.ended(Cause(KERNEL_RESTARTED, "the interpreter was restarted"))
                 await self._stop_interpreter()
@@ -109,7 +121,7 @@ class ShimSession:
                 if not done.done():
                     done.set_result(None)
 
-        self._commands.put_nowait(command)
+        self._steps.put_nowait(step)
         await done
 
     def execute(
@@ -153,8 +165,7 @@ class ShimSession:
 
     async def wait(self, execution: Execution) -> None:
         """Until it has ended."""
-        while execution.ended is None:
-            await self._replied.wait()
+        await self._replied.until(lambda: execution.ended is not None)
 
     def interrupt(self) -> None:
         """SIGINT to the interpreter's process group, as Jupyter does it.
@@ -175,6 +186,7 @@ class ShimSession:
             self._broker.tell(note)
         try:
             await self._supervisor.start()
+            self._moved.notify()
             await self._start_interpreter()
         except ProcessExited as error:
             self._failed(
@@ -212,8 +224,8 @@ class ShimSession:
         interpreter.send(self._broker.make_probe())
         self._broker.became_ready()
         self._move(Event.READY)
-        if any(request.executes for request in self._broker.open.values()):
-            self._move(Event.BUSY)
+        self._cells_run = any(request.executes for request in self._broker.open.values())
+        self.busy_changed()
 
     # -- adoption ----------------------------------------------------------------------
 
@@ -223,6 +235,7 @@ class ShimSession:
         self._broker.resume(read_past(self.journal.scan()))
         try:
             state = await self._supervisor.adopt()
+            await self.commands.resume(self._supervisor)
             self._broker.starting(state.id)
             interpreter = await Interpreter.attach(
                 state, self._supervisor.sandbox, self._broker.from_kernel, self._refused
@@ -257,6 +270,7 @@ class ShimSession:
         code, text = await self._supervisor.explain(how)
         self._failed(code, f"{text} {when}".strip())
         await self._end()
+        self.commands.none_before()
 
     # -- ending ------------------------------------------------------------------------
 
@@ -268,7 +282,7 @@ class ShimSession:
     def _watch(self, interpreter: Interpreter) -> None:
         async def watch() -> None:
             how = await self._supervisor.wait_interpreter()
-            self._commands.put_nowait(lambda: self._ended(interpreter, how))
+            self._steps.put_nowait(lambda: self._ended(interpreter, how))
 
         self._spawn(watch())
 
@@ -287,6 +301,21 @@ class ShimSession:
         if interpreter is not None:
             interpreter.close()
             await self._supervisor.kill_interpreter()
+
+    async def place(self) -> Place:
+        """The sandbox, started again if it has ended. Raises `EngineError`."""
+        woken = False
+        while not self._supervisor.is_there:
+            if self.status is Status.ERROR:
+                if woken:
+                    raise EngineError(self.reason["text"] if self.reason else "it cannot be had")
+                self.wake()
+                woken = True
+                await self._moved.until(lambda: self.status is not Status.ERROR)
+            await self._moved.until(
+                lambda: self._supervisor.is_there or self.status is Status.ERROR
+            )
+        return self._supervisor
 
     async def _end(self) -> None:
         if self._interpreter is not None:
@@ -322,6 +351,7 @@ class ShimSession:
         """Tell clients and the gateway of a step in the session's life."""
         self.channels.tell(self.event())
         self._report(prompt=True)
+        self._moved.notify()
 
     def _report(self, *, prompt: bool) -> None:
         for listener in list(self.listeners):
@@ -390,8 +420,7 @@ class ShimSession:
         return record.seq
 
     def _wake_waiters(self) -> None:
-        self._replied.set()
-        self._replied = asyncio.Event()
+        self._replied.notify()
         self.growth.ended()
 
     def _on_journal_trouble(self, text: str | None) -> None:
@@ -430,11 +459,16 @@ class ShimSession:
         if self.reason is not None and self.reason["code"] != "start_failed":
             text = self.reason["text"]
             note = f"sandcell: {text}; starting a fresh interpreter, variables are gone\n"
-        self._commands.put_nowait(lambda: self._start(uuid.uuid4().hex, note))
+        self._steps.put_nowait(lambda: self._start(uuid.uuid4().hex, note))
 
     def activity(self, active: bool) -> None:
         """The first execution opened or the last one closed."""
-        event = Event.BUSY if active else Event.DONE
+        self._cells_run = active
+        self.busy_changed()
+
+    def busy_changed(self) -> None:
+        """A cell or a command was the first to run, or the last to end."""
+        event = Event.BUSY if self._cells_run or self.commands.are_running else Event.DONE
         moves = {(Status.IDLE, Event.BUSY), (Status.ACTIVE, Event.DONE)}
         if (self.status, event) in moves:
             # Clients see busy and idle in the messages themselves.

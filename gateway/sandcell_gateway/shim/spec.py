@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sandcell_gateway.engines.base import Limits, SandboxSpec
 from sandcell_gateway.images import Image
+from sandcell_gateway.private_files import write_whole
 
 SPEC_FILE = "spec.json"
 SANDBOX_FILE = "sandbox.json"
@@ -41,11 +41,7 @@ class ShimSpec:
     def write(self) -> Path:
         """Store it with mode 0600, whole or not at all."""
         path = Path(self.state_dir) / SPEC_FILE
-        aside = path.with_suffix(".new")
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(asdict(self), file)
-        aside.rename(path)
+        write_whole(path, json.dumps(asdict(self)))
         return path
 
     def sandbox(self, image: Image) -> SandboxSpec:

@@ -25,6 +25,7 @@ from sandcell_gateway.engines.base import (
 )
 from sandcell_gateway.environment import make_environment
 from sandcell_gateway.images import Image, ImageError
+from sandcell_gateway.private_files import write_whole
 from sandcell_gateway.shim.interpreter import InterpreterState
 from sandcell_gateway.shim.spec import SANDBOX_FILE, ShimSpec
 from sandcell_gateway.shim.watchdog import Watchdog
@@ -57,6 +58,11 @@ class Supervisor:
     def recorded(self) -> bool:
         """Whether an earlier shim left a sandbox to adopt."""
         return self._file.exists()
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a sandbox with an agent."""
+        return self._sandbox is not None and self._agent is not None
 
     @property
     def sandbox(self) -> Sandbox:
@@ -125,10 +131,7 @@ class Supervisor:
         return stored
 
     def _store(self, **parts: dict[str, Any]) -> None:
-        aside = self._file.with_suffix(".new")
-        aside.touch(mode=0o600)
-        aside.write_text(json.dumps({**self._stored(), **parts}))
-        aside.rename(self._file)
+        write_whole(self._file, json.dumps({**self._stored(), **parts}))
 
     # -- the interpreter's process ---------------------------------------------------------
 
