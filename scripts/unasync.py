@@ -25,6 +25,7 @@ WORDS = {
     "AsyncGenerator": "Generator",
     "AsyncFiles": "Files",
     "AsyncHTTPTransport": "HTTPTransport",
+    "AsyncRun": "Run",
     "AsyncSession": "Session",
     "AsyncSessions": "Sessions",
     "AsyncTransport": "Transport",
@@ -33,6 +34,7 @@ WORDS = {
     "_async": "_sync",
     "aclose": "close",
     "aclosing": "closing",
+    "asynccontextmanager": "contextmanager",
     "aiter_raw": "iter_raw",
     "aread": "read",
 }
@@ -42,6 +44,9 @@ PHRASES = {
         '"""The client for ordinary code, generated from `_async`."""'
     ),
     '"""A gateway and its sessions, for asyncio."""': '"""A gateway and its sessions."""',
+    "An async context manager, which closes it.": "A context manager, which closes it.",
+    "See `AsyncSession.run`.": "See `Session.run`.",
+    "See `AsyncSession.run_many`.": "See `Session.run_many`.",
     "An async context manager; `aclose` does the same.": (
         "A context manager; `close` does the same."
     ),

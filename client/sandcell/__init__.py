@@ -51,6 +51,7 @@ if typing.TYPE_CHECKING:
         Unavailable,
     )
     from sandcell.results import ExecutionError, ExecutionResult, Result
+    from sandcell.runs import RunProgress
     from sandcell.settings import ClientSettings
     from sandcell_wire.models import (
         ExecutionOutput,
@@ -101,6 +102,7 @@ _HOMES = {
         "Unavailable",
     ),
     "sandcell.results": ("ExecutionError", "ExecutionResult", "Result"),
+    "sandcell.runs": ("RunProgress",),
     "sandcell.settings": ("ClientSettings",),
     "sandcell_wire.models": (
         "ExecutionOutput",
@@ -156,6 +158,7 @@ __all__ = [
     "RequestInvalid",
     "RequestTimeout",
     "Result",
+    "RunProgress",
     "SandcellError",
     "Session",
     "SessionExpired",

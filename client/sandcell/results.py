@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 from uuid import UUID
 
 from sandcell.errors import ExecutionFailed, ExecutionTimedOut
+from sandcell.insights import insights
 from sandcell_wire.models import (
     ExecutionEnded,
     ExecutionEvent,
@@ -79,6 +80,10 @@ class ExecutionResult:
     session_id: UUID
     model: ExecutionModel
     """Everything that the gateway said of it."""
+    stages: Mapping[str, float] | None = None
+    """Seconds by stage of a whole run (`sandcell.timing`)."""
+    recreated: bool = False
+    """Whether a run made a new session, because the one that it was to use had ended."""
 
     @property
     def id(self) -> str:
@@ -112,7 +117,9 @@ class ExecutionResult:
 
     @property
     def timing(self) -> dict[str, float]:
-        """Seconds by stage: `queue` before it ran, and `execute`."""
+        """Seconds by stage: `queue` before it ran, and `execute`; of a run all others, too."""
+        if self.stages is not None:
+            return dict(self.stages)
         model = self.model
         if model.started_at is None or model.ended_at is None:
             return {}
@@ -120,6 +127,11 @@ class ExecutionResult:
             "queue": (model.started_at - model.submitted_at).total_seconds(),
             "execute": (model.ended_at - model.started_at).total_seconds(),
         }
+
+    @property
+    def insights(self) -> Sequence[str]:
+        """What would have made a run faster: the most worthwhile first."""
+        return insights(self.timing)
 
     def _stream(self, name: str) -> str:
         return "".join(

@@ -23,8 +23,10 @@ ExecutionId = Annotated[str, StringConstraints(pattern=EXECUTION_ID)]
 WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
 WebhookState = Literal["pending", "delivered", "given_up"]
 
-CLIENT_LABEL, KERNEL = "client", "kernel"
-"""Key and value of the label on sessions that a local kernel made for itself."""
+CLIENT_LABEL = "client"
+"""The label on sessions that a client of ours made for itself: it says which."""
+KERNEL, RUN = "kernel", "run"
+"""Its values: a local kernel, or `Session.run`."""
 
 
 class Model(BaseModel):

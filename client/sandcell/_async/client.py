@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,9 +15,11 @@ from sandcell._async.execution import execute
 from sandcell._async.files import AsyncFiles
 from sandcell._async.transport import AsyncTransport
 from sandcell._requests import ChannelTarget
-from sandcell.errors import ConflictError, SessionNotFound
+from sandcell.errors import ConflictError, SessionExpired, SessionNotFound
 from sandcell.results import ExecutionResult, OnOutput
+from sandcell.runs import OnLost, OnProgress
 from sandcell.settings import ClientSettings
+from sandcell.uploads import uploads
 from sandcell_wire.models import (
     ExecutionModel,
     Health,
@@ -31,16 +34,108 @@ from sandcell_wire.models import (
     SessionList,
     SessionModel,
 )
-from sandcell_wire.states import Status
+from sandcell_wire.states import FINAL, Status
 
 
 class AsyncSession:
-    """One session. What it shows is as new as the last answer; `refresh` asks again."""
+    """One session. What it shows is as new as the last answer; `refresh` asks again.
+
+    An async context manager, which closes it.
+    """
 
     def __init__(self, transport: AsyncTransport, model: SessionModel) -> None:
         self._transport = transport
         self.model = model
         """Everything that the gateway said of it."""
+
+    @classmethod
+    async def run(
+        cls,
+        code: str,
+        *,
+        language: str = "python",
+        files: Mapping[str, object] | None = None,
+        session: UUID | str | None = None,
+        keep_alive: bool = False,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        on_lost: OnLost = "raise",
+        on_progress: OnProgress | None = None,
+        on_output: OnOutput | None = None,
+        client: AsyncClient | None = None,
+    ) -> ExecutionResult:
+        """Run code in a session that is made for it, and close that; all in one.
+
+        `files` are put into the workspace before, by their paths: bytes, text, a `Path` to
+        a file or directory, an open file, or a DataFrame for `.csv` and `.parquet`. With
+        `keep_alive` the session stays, for the next run's `session=result.session_id`; the
+        run without `keep_alive` closes it. A session that no run has made is never closed.
+        The code is interrupted after `timeout` seconds. `env` are variables of a new
+        session. `on_progress` is told what is done, `on_output` what the code shows, as it
+        comes. Without `client`, the gateway is the one of the settings.
+
+        An error of the code is part of the result; `raise_for_error` raises it. Raises
+        `SessionExpired` or `SessionNotFound` when `session` has ended, unless `on_lost` is
+        "recreate": then the code runs in a new one, from its beginning, and the result says
+        `recreated`. Raises `RequestInvalid` for what cannot be right, `OSError` for local
+        files that cannot be read, and any `SandcellError`.
+        """
+        from sandcell._async import runs
+
+        async with _given_or_new(client) as used:
+            one = runs.AsyncRun(
+                used, language, env or {}, uploads(files or {}), timeout, on_output, on_progress
+            )
+            return await runs.run(
+                one, code, session=session, keep_alive=keep_alive, on_lost=on_lost
+            )
+
+    @classmethod
+    async def run_many(
+        cls,
+        codes: Iterable[str],
+        *,
+        sessions: int = 4,
+        in_order: bool = True,
+        language: str = "python",
+        files: Mapping[str, object] | None = None,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        client: AsyncClient | None = None,
+    ) -> AsyncGenerator[ExecutionResult]:
+        """Run many pieces of code, in at most so many sessions at once.
+
+        Results come in the order of the codes, or, without `in_order`, as they are there.
+        Codes that meet in a session share its variables and files; they run one after the
+        other. All sessions are closed at the end, also when you stop early. The rest is as
+        in `run`.
+        """
+        from sandcell._async import runs
+
+        async with _given_or_new(client) as used:
+            one = runs.AsyncRun(used, language, env or {}, uploads(files or {}), timeout)
+            results = runs.run_many(one, codes, sessions=sessions, in_order=in_order)
+            async with aclosing(results):
+                async for result in results:
+                    yield result
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def raise_if_ended(self) -> Self:
+        """Itself, if it is not final. Raises `SessionExpired`, which says why it ended."""
+        if self.status in FINAL:
+            why = self.reason.text if self.reason else self.status.value
+            raise SessionExpired(f"session {self.name or self.id} has ended: {why}")
+        return self
 
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
@@ -278,6 +373,16 @@ class AsyncSessions:
         named = [session for session in found if session.name == word]
         begin = [session for session in found if str(session.id).startswith(word)]
         return _only(word, named or begin)
+
+
+@asynccontextmanager
+async def _given_or_new(client: AsyncClient | None) -> AsyncGenerator[AsyncClient]:
+    """The client itself, or one that is closed afterwards."""
+    if client is not None:
+        yield client
+        return
+    async with AsyncClient() as made:
+        yield made
 
 
 def _as_uuid(id: UUID | str) -> UUID | None:

@@ -1,4 +1,4 @@
-"""Whether anybody uses a session, and when one that its kernel left is closed.
+"""Whether anybody uses a session, and when one that its client left is closed.
 
 A local kernel closes its unnamed session itself. One that was killed and never started
 again cannot; its session would live for ever (PROTOCOL, "Who owns a session").
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sandcell_gateway.store.tables import SessionRow
-from sandcell_wire.models import CLIENT_LABEL, KERNEL, Reason
+from sandcell_wire.models import CLIENT_LABEL, KERNEL, RUN, Reason
 
 SETTLE = timedelta(seconds=5)
 """Who asks for a close and goes is still attached for a moment; who is after it stays."""
@@ -80,9 +80,9 @@ class PutOff:
 
 
 def expires_at(row: SessionRow, use: Use, timeout: float) -> datetime | None:
-    """When the session is closed because its kernel has left it; None for never."""
-    owned_by_kernel = row.name is None and row.labels.get(CLIENT_LABEL) == KERNEL
-    if not owned_by_kernel or use.unused_since is None:
+    """When the session is closed because its client has left it; None for never."""
+    is_client_s = row.name is None and row.labels.get(CLIENT_LABEL) in (KERNEL, RUN)
+    if not is_client_s or use.unused_since is None:
         return None
     return use.unused_since + timedelta(seconds=timeout)
 
@@ -91,4 +91,4 @@ def end_reason(row: SessionRow, timeout: float) -> Reason:
     """Why a session whose end has begun was closed."""
     if row.closes_at is not None:
         return Reason(code="closed", text="closed on request")
-    return Reason(code="expired", text=f"no kernel was attached for {timeout:g} seconds")
+    return Reason(code="expired", text=f"nobody used it for {timeout:g} seconds")
