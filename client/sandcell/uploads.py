@@ -60,7 +60,7 @@ def _local(path: str, source: Path) -> Iterator[Upload]:
 
 
 def _content(path: str, value: object) -> bytes:
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if isinstance(value, (bytes, bytearray)):
         return bytes(value)
     if isinstance(value, str):
         return value.encode()
