@@ -160,6 +160,16 @@ def restart(session_id: UUID | str, interpreter: str | None) -> ApiRequest:
     return ApiRequest("POST", session_path(session_id, "restart"), body, patience=120.0)
 
 
+def pause(session_id: UUID | str) -> ApiRequest:
+    """Freeze it."""
+    return ApiRequest("POST", session_path(session_id, "pause"), patience=60.0)
+
+
+def resume(session_id: UUID | str) -> ApiRequest:
+    """Let it go on."""
+    return ApiRequest("POST", session_path(session_id, "resume"), patience=60.0)
+
+
 def interrupt(session_id: UUID | str) -> ApiRequest:
     """Interrupt what runs."""
     return ApiRequest("POST", session_path(session_id, "interrupt"))

@@ -17,6 +17,7 @@ from sandcell_gateway.journal.journal import Journal
 from sandcell_gateway.journal.records import Kind
 from sandcell_gateway.shim.executions import Executions
 from sandcell_gateway.shim.growth import Growth
+from sandcell_gateway.shim.life import Life
 from sandcell_gateway.shim.server import ShimServer
 from sandcell_gateway.shim.session import ShimSession
 from sandcell_gateway.shim.spec import ShimSpec
@@ -33,10 +34,7 @@ class Session:
     journal: Journal
     growth: Growth
     spec: ShimSpec
-    listeners: set[Any] = field(default_factory=set[Any])
-
-    def event(self) -> dict[str, Any]:
-        return {}
+    life: Life = field(default_factory=lambda: Life(lambda: "i", lambda event: None))
 
     def record(self, count: int) -> None:
         for _ in range(count):

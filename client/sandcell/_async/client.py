@@ -187,6 +187,19 @@ class AsyncSession:
         """
         return await self._send(_requests.restart(self.id, interpreter))
 
+    async def pause(self) -> Self:
+        """Freeze it: it uses no processor, and keeps its memory and what runs.
+
+        Running something, or changing a file, resumes it. Harmless when it is paused.
+        Raises `ConflictError` when it is not ready, and `OperationFailed` when its
+        processes do not stop.
+        """
+        return await self._send(_requests.pause(self.id))
+
+    async def resume(self) -> Self:
+        """Let it go on where it was. Harmless when it is not paused."""
+        return await self._send(_requests.resume(self.id))
+
     async def interrupt(self) -> Self:
         """Interrupt whatever runs."""
         return await self._send(_requests.interrupt(self.id))

@@ -188,6 +188,19 @@ class Session:
         """
         return self._send(_requests.restart(self.id, interpreter))
 
+    def pause(self) -> Self:
+        """Freeze it: it uses no processor, and keeps its memory and what runs.
+
+        Running something, or changing a file, resumes it. Harmless when it is paused.
+        Raises `ConflictError` when it is not ready, and `OperationFailed` when its
+        processes do not stop.
+        """
+        return self._send(_requests.pause(self.id))
+
+    def resume(self) -> Self:
+        """Let it go on where it was. Harmless when it is not paused."""
+        return self._send(_requests.resume(self.id))
+
     def interrupt(self) -> Self:
         """Interrupt whatever runs."""
         return self._send(_requests.interrupt(self.id))

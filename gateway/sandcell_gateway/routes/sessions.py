@@ -142,6 +142,21 @@ async def restart(
     return await service.restart(caller, str(session_id), body.interpreter if body else None)
 
 
+@router.post("/{session_id}/pause")
+async def pause(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
+    """Freeze it: it uses no processor, and keeps its memory. Running code goes on later.
+
+    Harmless when it is paused. Running code or a command, or writing a file, resumes it.
+    """
+    return await service.pause(caller, str(session_id))
+
+
+@router.post("/{session_id}/resume")
+async def resume(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
+    """Let a paused session go on where it was. Harmless when it is not paused."""
+    return await service.resume(caller, str(session_id))
+
+
 @router.post("/{session_id}/interrupt")
 async def interrupt(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
     """Interrupt whatever runs."""

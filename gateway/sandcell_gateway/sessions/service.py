@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,10 @@ CLOSE_WAIT = 60.0
 """Seconds that a close waits for its end before it answers with the present status."""
 RESTART_TIMEOUT = 120.0
 """Seconds for a fresh interpreter."""
+PAUSE_TIMEOUT = 60.0
+"""Seconds for all processes of a session to stop, or to go on."""
+REPORT_TIMEOUT = 2.0
+"""Seconds for a report of what was done already."""
 INTERRUPT_TIMEOUT = 10.0
 ATTACH_TIMEOUT = 20.0
 """Seconds that a channel waits for a shim that is being started."""
@@ -285,6 +289,25 @@ class SessionService:
         else:
             args = {"interpreter": interpreter} if interpreter else {}
             await keeper.request("restart", args, RESTART_TIMEOUT)
+        return keeper.model
+
+    async def pause(self, principal: Principal, session_id: str) -> SessionModel:
+        """Freeze it. Raises `SessionEnded`, `ShimUnreachable` or `ShimRefused`."""
+        return await self._move(principal, session_id, "pause", lambda now: now is Status.PAUSED)
+
+    async def resume(self, principal: Principal, session_id: str) -> SessionModel:
+        """Let it go on. Raises as `pause`."""
+        return await self._move(
+            principal, session_id, "resume", lambda now: now is not Status.PAUSED
+        )
+
+    async def _move(
+        self, principal: Principal, session_id: str, op: str, done: Callable[[Status], bool]
+    ) -> SessionModel:
+        """Have the shim do it, and wait a moment for its report of that."""
+        await self.ask(principal, session_id, op, {}, PAUSE_TIMEOUT)
+        keeper = await self.keeper(principal, session_id)
+        await keeper.changed.until(lambda: done(keeper.status), REPORT_TIMEOUT)
         return keeper.model
 
     async def interrupt(self, principal: Principal, session_id: str) -> SessionModel:

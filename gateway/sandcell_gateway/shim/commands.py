@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from sandcell_gateway.engines.agent_client import AgentClient, ProcessState
 from sandcell_gateway.engines.base import EngineError, Exit, Sandbox, SandboxGone
+from sandcell_gateway.shim.active_time import ActiveTime
 from sandcell_gateway.shim.command import Command, CommandStatus, Order
 from sandcell_gateway.shim.running import COMMAND_FILE, RunningCommand
 from sandcell_wire.codes import Code
@@ -57,6 +58,11 @@ class Place(Protocol):
 
 class CommandHost(Protocol):
     """The session."""
+
+    @property
+    def time(self) -> ActiveTime:
+        """In which it is not paused."""
+        ...
 
     async def place(self) -> Place:
         """A running sandbox, started if need be. Raises `EngineError` or `SandboxGone`."""
@@ -186,7 +192,7 @@ class Commands:
             place = await self._host.place()
             if order is not None:
                 await self._begin(running, place, order)
-            await running.watch(place.agent)
+            await running.watch(place.agent, self._host.time)
         except EngineError as error:
             self._fail(running, CommandStatus.FAILED, str(error))
         except (SandboxGone, OSError) as error:

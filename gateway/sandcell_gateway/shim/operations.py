@@ -8,11 +8,13 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from sandcell_gateway.engines.base import EngineError
 from sandcell_gateway.journal.records import Record
 from sandcell_gateway.shim.command import Order
 from sandcell_gateway.shim.executions import code_of
 from sandcell_gateway.shim.session import ShimSession
 from sandcell_wire.codes import Code
+from sandcell_wire.states import IllegalTransition
 
 MAX_PAGE = 500
 """Most executions or commands listed at once."""
@@ -36,6 +38,8 @@ class Operations:
         self._named: Mapping[str, Operation] = {
             "info": self._info,
             "restart": self._restart,
+            "pause": self._pause,
+            "resume": self._resume,
             "interrupt": self._interrupt,
             "executions": self._executions,
             "execute": self._execute,
@@ -59,13 +63,30 @@ class Operations:
         return await self._named[op](args)
 
     async def _info(self, args: dict[str, Any]) -> dict[str, Any]:
-        return {**self._session.event(), "seq": self._session.journal.newest, "pid": os.getpid()}
+        return {
+            **self._session.life.event(),
+            "seq": self._session.journal.newest,
+            "pid": os.getpid(),
+        }
 
     async def _restart(self, args: dict[str, Any]) -> dict[str, Any]:
         await self._session.restart(args.get("interpreter"))
-        if self._session.reason is not None:
-            raise RequestError(Code.OPERATION_FAILED, self._session.reason["text"])
-        return {**self._session.event()}
+        if self._session.life.reason is not None:
+            raise RequestError(Code.OPERATION_FAILED, self._session.life.reason["text"])
+        return {**self._session.life.event()}
+
+    async def _pause(self, args: dict[str, Any]) -> dict[str, Any]:
+        try:
+            await self._session.pausing.pause()
+        except IllegalTransition as error:
+            raise RequestError(Code.CONFLICT, str(error)) from error
+        except EngineError as error:
+            raise RequestError(Code.OPERATION_FAILED, str(error)) from error
+        return {**self._session.life.event()}
+
+    async def _resume(self, args: dict[str, Any]) -> dict[str, Any]:
+        await self._session.pausing.resume()
+        return {**self._session.life.event()}
 
     async def _interrupt(self, args: dict[str, Any]) -> dict[str, Any]:
         self._session.interrupt()
@@ -158,4 +179,4 @@ class Operations:
     async def _close(self, args: dict[str, Any]) -> dict[str, Any]:
         self._session.closed.set()
         await self._session.ended.wait()
-        return {**self._session.event()}
+        return {**self._session.life.event()}

@@ -20,6 +20,7 @@ from pathlib import Path
 from sandcell_gateway.engines.agent_client import AgentClient
 from sandcell_gateway.engines.base import EngineError, Exit, SandboxGone
 from sandcell_gateway.private_files import write_whole
+from sandcell_gateway.shim.active_time import ActiveTime
 from sandcell_gateway.shim.command import Command
 from sandcell_gateway.shim.spool import STDERR, STDOUT, Chunk, Spool, SpoolReader
 from sandcell_gateway.watched import Watched
@@ -75,12 +76,15 @@ class RunningCommand:
 
     # -- life ------------------------------------------------------------------------------
 
-    async def watch(self, agent: AgentClient) -> None:
-        """Until its process has ended and all it gave is kept. Raises `SandboxGone`."""
+    async def watch(self, agent: AgentClient, clock: ActiveTime) -> None:
+        """Until its process has ended and all it gave is kept. Raises `SandboxGone`.
+
+        `clock` measures the time that it may take.
+        """
         pid = self.command.pid
         assert pid is not None
         helpers = [asyncio.ensure_future(self._pump(agent, pid, stream)) for stream in STREAMS]
-        helpers += [asyncio.ensure_future(self._limit(agent, pid))]
+        helpers += [asyncio.ensure_future(self._limit(agent, pid, clock))]
         helpers += [asyncio.ensure_future(self._feed(agent, pid))]
         try:
             how = await agent.wait_exit(pid)
@@ -140,15 +144,15 @@ class RunningCommand:
     def _has_room(self) -> bool:
         return all(self.spool.end - reader.at < LEAD for reader in self._readers)
 
-    async def _limit(self, agent: AgentClient, pid: int) -> None:
+    async def _limit(self, agent: AgentClient, pid: int, clock: ActiveTime) -> None:
         command = self.command
         if command.timeout is None or command.started is None:
             return
-        await asyncio.sleep(max(0.0, command.started + command.timeout - time.time()))
+        await clock.sleep(command.started + command.timeout - time.time())
         command.timed_out = True
         self.note()
         await agent.signal(pid, signal.SIGTERM)
-        await asyncio.sleep(KILL_GRACE)
+        await clock.sleep(KILL_GRACE)
         await agent.signal(pid, signal.SIGKILL)
 
     async def _feed(self, agent: AgentClient, pid: int) -> None:

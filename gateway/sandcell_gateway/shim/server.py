@@ -110,6 +110,7 @@ class ShimServer:
         elif url.path == "/channels":
             await self._channels(connection, query)
         elif url.path == "/files":
+            self._session.pausing.resume_soon()
             await self._files.serve(connection)
         elif url.path == "/command":
             await self._command(connection, query)
@@ -179,15 +180,15 @@ class ShimServer:
                 events.get_nowait()  # a newer status makes an older one worthless
             events.put_nowait((event, prompt))
 
-        listen({**self._session.event(), "event": "status"}, True)
-        self._session.listeners.add(listen)
+        listen({**self._session.life.event(), "event": "status"}, True)
+        self._session.life.listeners.add(listen)
         try:
             async with asyncio.TaskGroup() as group:
                 sender = group.create_task(self._send_events(connection, events))
                 await self._requests(connection, group)
                 sender.cancel()
         finally:
-            self._session.listeners.discard(listen)
+            self._session.life.listeners.discard(listen)
 
     async def _send_events(self, connection: ServerConnection, events: Events) -> None:
         try:

@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from sandcell_gateway.engines.agent_client import ProcessExited
 from sandcell_gateway.engines.base import EngineError, Exit, SandboxGone
 from sandcell_gateway.journal.journal import Journal
 from sandcell_gateway.journal.records import Kind
+from sandcell_gateway.shim.active_time import ActiveTime
 from sandcell_gateway.shim.broker import Broker
 from sandcell_gateway.shim.channels import Channels
 from sandcell_gateway.shim.commands import Commands, Place
@@ -27,23 +28,24 @@ from sandcell_gateway.shim.executions import Execution, Executions
 from sandcell_gateway.shim.growth import Growth
 from sandcell_gateway.shim.interpreter import Interpreter
 from sandcell_gateway.shim.kernel_info import believed
+from sandcell_gateway.shim.life import Life
 from sandcell_gateway.shim.past import read_past
+from sandcell_gateway.shim.pausing import Pausing
 from sandcell_gateway.shim.request import Cause
 from sandcell_gateway.shim.spec import ShimSpec
+from sandcell_gateway.shim.steps import Steps
 from sandcell_gateway.shim.supervisor import Supervisor
 from sandcell_gateway.watched import Watched
 from sandcell_wire import control, frames
 from sandcell_wire.control import Close
 from sandcell_wire.execution import KERNEL_DIED, KERNEL_RESTARTED
 from sandcell_wire.messages import Message, make
-from sandcell_wire.states import Event, Status, next_status
+from sandcell_wire.states import Event, Status
 
 log = logging.getLogger(__name__)
 
 JOBS = "jobs"
 """The client that detached executions belong to."""
-
-Reason = dict[str, str]
 
 
 class ShimSession:
@@ -53,15 +55,12 @@ class ShimSession:
         self.spec = spec
         self.journal = journal
         self.channels = Channels(journal)
-        self.status = Status.INITIALIZING
-        self.reason: Reason | None = None
         self.closed = asyncio.Event()
         """Set it to end the session."""
         self.ended = asyncio.Event()
         """Set when nothing of it runs any more."""
-        self.listeners: set[Callable[[dict[str, Any], bool], None]] = set()
-        """Called with each status, and whether it must be told at once."""
         self._broker = Broker(self, spec.interpreter)
+        self.life = Life(lambda: self._broker.interpreter, self.channels.tell)
         self.growth = Growth(journal, lambda: self.executions)
         self._supervisor = Supervisor(spec, tell=self._broker.tell, interrupt=self.interrupt)
         self._interpreter: Interpreter | None = None
@@ -72,11 +71,10 @@ class ShimSession:
         self._probe_answered: asyncio.Event = asyncio.Event()
         self._replied = Watched()
         """Told when an answer was recorded."""
-        self._moved = Watched()
-        """Told of each step in the session's life."""
         self._cells_run = False
         self.commands = Commands(self, Path(spec.state_dir))
-        self._steps: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._steps = Steps()
+        self.pausing = Pausing(self.life, self._steps, self._supervisor, self._is_busy)
         self._watchers: set[asyncio.Future[None]] = set()
 
     # -- life --------------------------------------------------------------------------
@@ -94,7 +92,7 @@ class ShimSession:
         self._broker.ended(Cause("SessionClosed", "the session was closed"))
         await self.commands.aclose()
         await asyncio.gather(self._end(), self.channels.close(Close.FINAL, "session_expired"))
-        self._move(Event.CLOSE, {"code": "closed", "text": "closed on request"})
+        self.life.move(Event.CLOSE, {"code": "closed", "text": "closed on request"})
         self.ended.set()
 
     async def _work(self) -> None:
@@ -103,26 +101,24 @@ class ShimSession:
         else:
             self.commands.none_before()
             await self._start()
-        while True:
-            step = await self._steps.get()
-            await step()
+        await self._steps.run()
 
     async def restart(self, interpreter: str | None) -> None:
         """A fresh interpreter over the same files; returns when it is ready or has failed."""
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def step() -> None:
-            try:
-                self._broker.ended(Cause(KERNEL_RESTARTED, "the interpreter was restarted"))
-                await self._stop_interpreter()
-                # Under a new id clients see that it is another one.
-                await self._start(interpreter or uuid.uuid4().hex)
-            finally:
-                if not done.done():
-                    done.set_result(None)
+            await self.pausing.thaw()
+            self._broker.ended(Cause(KERNEL_RESTARTED, "the interpreter was restarted"))
+            await self._stop_interpreter()
+            # Under a new id clients see that it is another one.
+            await self._start(interpreter or uuid.uuid4().hex)
 
-        self._steps.put_nowait(step)
-        await done
+        await self._steps.do(step)
+
+    @property
+    def time(self) -> ActiveTime:
+        """In which it is not paused."""
+        return self.pausing.time
 
     def execute(
         self, id: str, code: str, *, detached: bool, timeout: float | None = None
@@ -154,6 +150,7 @@ class ShimSession:
             msg_id=id,
         )
         self._broker.from_client(client, self.journal.newest, message)
+        self.pausing.heard(message)
         found = self.executions.get(id)
         assert found is not None
         return found
@@ -174,6 +171,7 @@ class ShimSession:
         control thread may be waiting for code that holds the GIL.
         """
         if self._interpreter is not None:
+            self.pausing.resume_soon()
             self._broker.interrupted()
             self._spawn(self._supervisor.signal(signal.SIGINT))
 
@@ -186,7 +184,7 @@ class ShimSession:
             self._broker.tell(note)
         try:
             await self._supervisor.start()
-            self._moved.notify()
+            self.life.moved.notify()
             await self._start_interpreter()
         except ProcessExited as error:
             self._failed(
@@ -198,11 +196,10 @@ class ShimSession:
             self._failed("start_failed", str(error))
 
     def _begin(self, interpreter: str) -> None:
-        if self.status is not Status.INITIALIZING:
-            self.status = next_status(self.status, Event.RESTART)
-        self.reason = None
+        self.life.begin()
+        self.time.go()
         self._broker.starting(interpreter)
-        self._announce()
+        self.life.announce()
 
     async def _start_interpreter(self) -> None:
         supervisor = self._supervisor
@@ -223,9 +220,8 @@ class ShimSession:
         self._watch(interpreter)
         interpreter.send(self._broker.make_probe())
         self._broker.became_ready()
-        self._move(Event.READY)
         self._cells_run = any(request.executes for request in self._broker.open.values())
-        self.busy_changed()
+        self.life.move(Event.READY, busy=self._is_busy())
 
     # -- adoption ----------------------------------------------------------------------
 
@@ -233,6 +229,7 @@ class ShimSession:
         """Take over what an earlier shim left: sandbox, interpreter and open requests."""
         # In one go: what clients send again meanwhile must be recognised.
         self._broker.resume(read_past(self.journal.scan()))
+        self.pausing.was_paused = self._supervisor.was_frozen
         try:
             state = await self._supervisor.adopt()
             await self.commands.resume(self._supervisor)
@@ -265,6 +262,7 @@ class ShimSession:
             self._broker.probed(before)
 
         self._spawn(finish())
+        await self.pausing.again()
 
     async def _lost(self, how: Exit, when: str) -> None:
         code, text = await self._supervisor.explain(how)
@@ -282,7 +280,7 @@ class ShimSession:
     def _watch(self, interpreter: Interpreter) -> None:
         async def watch() -> None:
             how = await self._supervisor.wait_interpreter()
-            self._steps.put_nowait(lambda: self._ended(interpreter, how))
+            self._steps.soon(lambda: self._ended(interpreter, how))
 
         self._spawn(watch())
 
@@ -303,18 +301,17 @@ class ShimSession:
             await self._supervisor.kill_interpreter()
 
     async def place(self) -> Place:
-        """The sandbox, started again if it has ended. Raises `EngineError`."""
-        woken = False
+        """The sandbox, started again if it has ended, and not paused. Raises `EngineError`."""
+        life, woken = self.life, False
         while not self._supervisor.is_there:
-            if self.status is Status.ERROR:
+            if life.status is Status.ERROR:
                 if woken:
-                    raise EngineError(self.reason["text"] if self.reason else "it cannot be had")
+                    raise EngineError(life.reason["text"] if life.reason else "it cannot be had")
                 self.wake()
                 woken = True
-                await self._moved.until(lambda: self.status is not Status.ERROR)
-            await self._moved.until(
-                lambda: self._supervisor.is_there or self.status is Status.ERROR
-            )
+                await life.moved.until(lambda: life.status is not Status.ERROR)
+            await life.moved.until(lambda: self._supervisor.is_there or life.status is Status.ERROR)
+        await self.pausing.resume()
         return self._supervisor
 
     async def _end(self) -> None:
@@ -327,35 +324,9 @@ class ShimSession:
         """Nothing runs any more: say so to the gateway, and `told` (or `text`) to open requests."""
         log.warning("session failed: %s: %s", code, text)
         # The reason first: a cell that comes right after the replies wants to know it.
-        self._move(Event.FAIL, {"code": code, "text": text})
+        self.life.move(Event.FAIL, {"code": code, "text": text})
         name = "SessionFailed" if code == "start_failed" else KERNEL_DIED
         self._broker.ended(Cause(name, told or text))
-
-    # -- status ------------------------------------------------------------------------
-
-    def _move(self, event: Event, reason: Reason | None = None) -> None:
-        self.status = next_status(self.status, event)
-        self.reason = reason
-        self._announce()
-
-    def event(self) -> control.StatusChanged:
-        """The status as a control message."""
-        return control.StatusChanged(
-            type="status",
-            status=self.status.value,
-            reason=self.reason,
-            interpreter=self._broker.interpreter,
-        )
-
-    def _announce(self) -> None:
-        """Tell clients and the gateway of a step in the session's life."""
-        self.channels.tell(self.event())
-        self._report(prompt=True)
-        self._moved.notify()
-
-    def _report(self, *, prompt: bool) -> None:
-        for listener in list(self.listeners):
-            listener({**self.event(), "event": "status"}, prompt)
 
     # -- Intake ------------------------------------------------------------------------
 
@@ -367,8 +338,8 @@ class ShimSession:
             oldest=self.journal.oldest,
             session=self.spec.session_id,
             interpreter=self._broker.interpreter,
-            status=self.status.value,
-            reason=self.reason,
+            status=self.life.status.value,
+            reason=self.life.reason,
             isolated=self._supervisor.engine.isolated,
             engine=self._supervisor.engine.name,
         )
@@ -397,7 +368,10 @@ class ShimSession:
 
     def from_client(self, client: str, seen: int, frame: bytes) -> str:
         """One frame of a client. Raises `MessageError` or `FrameError`."""
-        return self._broker.from_client(client, seen, frames.decode(frame)[1])
+        message = frames.decode(frame)[1]
+        msg_id = self._broker.from_client(client, seen, message)
+        self.pausing.heard(message)
+        return msg_id
 
     def open_requests(self, client: str) -> list[str]:
         """The ids of the client's requests that have not ended."""
@@ -451,15 +425,21 @@ class ShimSession:
 
     def limit(self, msg_id: str, seconds: float) -> None:
         """Tell the broker when it is over."""
-        self._loop.call_later(seconds, self._broker.expired, msg_id)
+
+        async def expire() -> None:
+            await self.time.sleep(seconds)
+            self._broker.expired(msg_id)
+
+        self._spawn(expire())
 
     def wake(self) -> None:
         """An execute came while no interpreter ran."""
         note = ""
-        if self.reason is not None and self.reason["code"] != "start_failed":
-            text = self.reason["text"]
+        reason = self.life.reason
+        if reason is not None and reason["code"] != "start_failed":
+            text = reason["text"]
             note = f"sandcell: {text}; starting a fresh interpreter, variables are gone\n"
-        self._steps.put_nowait(lambda: self._start(uuid.uuid4().hex, note))
+        self._steps.soon(lambda: self._start(uuid.uuid4().hex, note))
 
     def activity(self, active: bool) -> None:
         """The first execution opened or the last one closed."""
@@ -468,12 +448,10 @@ class ShimSession:
 
     def busy_changed(self) -> None:
         """A cell or a command was the first to run, or the last to end."""
-        event = Event.BUSY if self._cells_run or self.commands.are_running else Event.DONE
-        moves = {(Status.IDLE, Event.BUSY), (Status.ACTIVE, Event.DONE)}
-        if (self.status, event) in moves:
-            # Clients see busy and idle in the messages themselves.
-            self.status = next_status(self.status, event)
-            self._report(prompt=False)
+        self.life.busy(self._is_busy())
+
+    def _is_busy(self) -> bool:
+        return self._cells_run or self.commands.are_running
 
     def _refused(self, what: str) -> None:
         """A message of the interpreter that cannot be passed on: the user must know."""

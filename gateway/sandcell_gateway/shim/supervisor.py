@@ -97,6 +97,8 @@ class Supervisor:
         """
         stored = self._stored()
         sandbox = await self.engine.adopt(self._sandbox_spec(), stored["sandbox"])
+        # The agent must answer; a session that was paused is paused again once it is found.
+        await sandbox.thaw()
         await self._take(sandbox)
         state = InterpreterState(**stored["interpreter"])
         for process in await self.agent.processes():
@@ -132,6 +134,21 @@ class Supervisor:
 
     def _store(self, **parts: dict[str, Any]) -> None:
         write_whole(self._file, json.dumps({**self._stored(), **parts}))
+
+    async def freeze(self) -> None:
+        """Stop every process of the sandbox. Raises `TimeoutError`, with all going on."""
+        await self.sandbox.freeze()
+        self._store(sandbox=self.sandbox.state, frozen={"is": True})
+
+    async def thaw(self) -> None:
+        """Let them go on."""
+        await self.sandbox.thaw()
+        self._store(sandbox=self.sandbox.state, frozen={"is": False})
+
+    @property
+    def was_frozen(self) -> bool:
+        """Whether an earlier shim left it frozen."""
+        return bool(self._stored().get("frozen", {}).get("is"))
 
     # -- the interpreter's process ---------------------------------------------------------
 
