@@ -16,6 +16,7 @@ from tests.support.gateways import eventually
 from tests.support.home import Home
 from tests.support.kernels import Kernel, Result, kernel
 from tests.support.route import wait_for_output
+from tests.support.sessions import close_all, only_session, session_ids
 
 pytestmark = pytest.mark.linux
 
@@ -34,22 +35,10 @@ def shown(result: Result) -> list[str]:
     return [content["data"]["text/plain"] for content in result.of("display_data")]
 
 
-def only_session() -> sandcell.Session:
-    with sandcell.Client() as client:
-        (session,) = client.sessions.list()
-        return session
-
-
 def let_go(home: Home) -> None:
     """Let every cell that waits go on."""
     for directory in gateways.session_directories(home):
         (directory / "workspace" / "go").touch()
-
-
-def close_all() -> None:
-    with sandcell.Client() as client:
-        for session in client.sessions.list():
-            session.close()
 
 
 def lost_kernel(home: Home, stack: ExitStack, **environ: str) -> None:
@@ -173,17 +162,12 @@ def test_a_session_that_is_gone_is_made_anew_if_the_user_wants_it(home: Home) ->
     environ = home.environ | {"SANDCELL_RECREATE": "true"}
     with kernel("sandcell", environ, home.path) as running:
         running.front.run("variable = 1")
-        first = only_session_id()
+        first = str(only_session().id)
         close_all()
-        eventually("there is another", lambda: only_session_id() not in ("", first))
+        eventually("there is another", lambda: session_ids() not in ([], [first]))
         result = running.front.run("variable")
         assert "the session is gone: it was closed; this is a new one" in result.stream("stderr")
         assert result.error == "NameError"
-
-
-def only_session_id() -> str:
-    with sandcell.Client() as client:
-        return "".join(str(session.id) for session in client.sessions.list())
 
 
 def test_replay_shows_the_last_outputs_again(running: Kernel) -> None:
@@ -237,7 +221,7 @@ def test_an_interrupt_ends_following_and_not_what_is_followed(home: Home) -> Non
         wait_for_output(second.front, msg_id, "begun\n")
         second.manager.interrupt_kernel()
         assert second.front.collect(msg_id).error == "KeyboardInterrupt"
-        eventually("the other one is closed", lambda: only_session_id() == str(session.id))
+        eventually("the other one is closed", lambda: session_ids() == [str(session.id)])
         assert only_session().status.value == "active"
         let_go(home)
         result = second.front.run("i")
@@ -255,7 +239,7 @@ def test_attaching_to_what_does_not_answer_can_be_given_up(home: Home) -> None:
     with kernel("sandcell", home.environ, home.path) as running, sandcell.Client() as client:
         front = running.front
         front.run("precious = 1")
-        mine = only_session_id()
+        mine = str(only_session().id)
         target = client.sessions.create(name="target", wait=30)
         (shim,) = [
             process
@@ -272,7 +256,7 @@ def test_attaching_to_what_does_not_answer_can_be_given_up(home: Home) -> None:
         finally:
             shim.resume()
         target.close()
-        assert only_session_id() == mine
+        assert str(only_session().id) == mine
 
 
 def busy(running: Kernel, msg_id: str) -> bool:
@@ -311,9 +295,9 @@ def test_a_named_session_is_made_anew_once_and_said_once(home: Home) -> None:
     environ = home.environ | {"SANDCELL_RECREATE": "true", "SANDCELL_SESSION": "named"}
     with kernel("sandcell", environ, home.path) as running:
         running.front.run("variable = 1")
-        first = only_session_id()
+        first = str(only_session().id)
         close_all()
-        eventually("there is another", lambda: only_session_id() not in ("", first))
+        eventually("there is another", lambda: session_ids() not in ([], [first]))
         result = running.front.run("variable")
         assert result.stream("stderr").count("this is a new one") == 1
         assert result.error == "NameError"
@@ -330,14 +314,14 @@ def test_the_first_kernels_end_does_not_close_what_another_uses(home: Home, grac
     environ = home.environ | {"SANDCELL_CLOSE_GRACE": grace}
     with kernel("sandcell", environ, home.path) as first:
         first.front.run("variable = 'kept'")
-        mine = only_session_id()
+        mine = str(only_session().id)
         second = kernel("sandcell", home.environ | {"SANDCELL_SESSION": mine}, home.path)
         started = second.__enter__()
         assert started.front.value("variable") == "'kept'"
     time.sleep(float(grace) + 0.5)  # the time after which it would be closed
     try:
         assert started.front.value("variable") == "'kept'"
-        assert only_session_id() == mine
+        assert str(only_session().id) == mine
     finally:
         second.__exit__(None, None, None)
     close_all()

@@ -12,11 +12,10 @@ import pytest
 
 import sandcell
 from sandcell import AsyncClient, Session
-from tests.conftest import MakeHome
 from tests.support import gateways
 from tests.support.home import Home
 from tests.support.proxy import Way
-from tests.support.route import TOKEN, Route, open_route
+from tests.support.route import TOKEN, Route
 
 pytestmark = pytest.mark.linux
 
@@ -24,12 +23,6 @@ READY = 60.0
 LARGE = 300 << 20
 BOUND = 100 << 20
 """Most bytes that one of the processes on the way may grow by."""
-
-
-@pytest.fixture(scope="module")
-def route(home_factory: MakeHome) -> Iterator[Route]:
-    with home_factory() as home, open_route(home) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,13 +21,9 @@ from tests.support.gateways import eventually
 from tests.support.home import Home
 from tests.support.kernels import TIMEOUT, FrontEnd, connect, kernel
 from tests.support.ports import kernel_ports
+from tests.support.sessions import close_all, sessions
 
 pytestmark = pytest.mark.linux
-
-
-def sessions() -> Sequence[sandcell.Session]:
-    with sandcell.Client() as client:
-        return client.sessions.list()
 
 
 def test_ten_kernels_at_once_share_one_daemon_and_leave_nothing(
@@ -63,12 +59,6 @@ def test_shutdown_with_grace_keeps_the_session_for_the_reopened_notebook(home: H
         assert result.of("execute_result")[0]["data"]["text/plain"] == "'kept'"
         assert session.id in {found.id for found in sessions() if not found.model.closes_at}
     close_all()
-
-
-def close_all() -> None:
-    with sandcell.Client() as client:
-        for session in client.sessions.list():
-            session.close()
 
 
 def test_a_grace_period_ends(home: Home) -> None:

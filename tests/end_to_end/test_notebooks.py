@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import nbformat
@@ -11,9 +11,8 @@ import pytest
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-from tests.support.home import Home
 from tests.support.ledger import Cell
-from tests.support.route import Route, open_route
+from tests.support.route import Route
 
 pytestmark = pytest.mark.linux
 
@@ -30,18 +29,12 @@ CELLS = [
 ]
 
 
-@pytest.fixture
-def route(home: Home) -> Iterator[Route]:
-    with open_route(home) as opened:
-        yield opened
-
-
-def executed(route: Route) -> NotebookNode:
+def executed(own_route: Route) -> NotebookNode:
     """The notebook with its outputs, run by nbclient in a kernel of its own."""
     notebook: NotebookNode = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(code) for code in CELLS]
     )
-    directory = route.home.path / "notebook"
+    directory = own_route.home.path / "notebook"
     directory.mkdir(exist_ok=True)
     client = NotebookClient(
         notebook,
@@ -49,7 +42,7 @@ def executed(route: Route) -> NotebookNode:
         timeout=CELL_SECONDS,
         resources={"metadata": {"path": str(directory)}},
     )
-    client.execute(env=route.environ)
+    client.execute(env=own_route.environ)
     return notebook
 
 
@@ -75,12 +68,12 @@ def joined(parts: Sequence[NotebookNode]) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_cuts_every_two_seconds_change_no_output(route: Route) -> None:
-    plain = executed(route)
-    before = route.proxy.cuts
-    with route.proxy.cutting(itertools.repeat(2.0)):
-        cut = executed(route)
-    assert route.proxy.cuts > before + 3
+def test_cuts_every_two_seconds_change_no_output(own_route: Route) -> None:
+    plain = executed(own_route)
+    before = own_route.proxy.cuts
+    with own_route.proxy.cutting(itertools.repeat(2.0)):
+        cut = executed(own_route)
+    assert own_route.proxy.cuts > before + 3
     assert outputs(cut) == outputs(plain)
     counts = [cell["execution_count"] for cell in cut["cells"]]
     assert counts == list(range(1, len(CELLS) + 1))

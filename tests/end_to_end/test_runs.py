@@ -11,13 +11,9 @@ import pytest
 import sandcell
 from sandcell import AsyncClient, AsyncSession, Client, RunProgress, Session
 from tests.support.home import Home
+from tests.support.sessions import sessions
 
 pytestmark = pytest.mark.linux
-
-
-def live() -> list[str]:
-    with Client() as client:
-        return [str(session.id) for session in client.sessions.list()]
 
 
 def test_a_run_makes_fills_uses_and_closes_a_session(home: Home, tmp_path: Path) -> None:
@@ -38,26 +34,26 @@ def test_a_run_makes_fills_uses_and_closes_a_session(home: Home, tmp_path: Path)
     assert [one.stage for one in told] == ["create", *["upload"] * 3, "execute", "close"]
     assert shown == ["stream", "execute_result"]
     assert {"create", "upload", "execute", "close"} <= set(result.timing)
-    assert live() == []
+    assert sessions() == []
 
 
 def test_a_session_that_is_kept_is_used_again_and_closed_by_the_last(home: Home) -> None:
     first = Session.run("x = 41", keep_alive=True)
-    assert live() == [str(first.session_id)]
+    assert [one.id for one in sessions()] == [first.session_id]
     second = Session.run("x + 1", session=first.session_id, keep_alive=True)
     assert (second.text, second.session_id) == ("42", first.session_id)
     assert "create" not in second.timing
     with pytest.raises(sandcell.RequestInvalid, match="env"):
         Session.run("1", session=first.session_id, env={"A": "b"})
     assert Session.run("x", session=first.session_id).text == "41"
-    assert live() == []
+    assert sessions() == []
 
 
 def test_a_session_that_somebody_made_is_never_closed(home: Home) -> None:
     with Client() as client:
         mine = client.sessions.create(name="mine", wait=60)
         assert Session.run("1 + 1", session="mine", client=client).text == "2"
-        assert live() == [str(mine.id)]
+        assert [one.id for one in sessions()] == [mine.id]
         mine.close()
 
 
@@ -70,7 +66,7 @@ def test_an_error_is_a_result_and_what_cannot_be_is_told_first(home: Home) -> No
         Session.run("1", files={"../a": "x"})
     with pytest.raises(FileNotFoundError):
         Session.run("1", files={"a": Path("/no/such/file")})
-    assert live() == []
+    assert sessions() == []
 
 
 def test_a_lost_session_is_an_error_or_made_anew(home: Home) -> None:
@@ -88,7 +84,7 @@ def test_a_lost_session_is_an_error_or_made_anew(home: Home) -> None:
     )
     assert (result.text, result.recreated) == ("False", True)
     assert told[:2] == ["recreate", "create"]
-    assert live() == []
+    assert sessions() == []
 
 
 def test_many_runs_share_sessions_and_come_in_order(home: Home) -> None:
@@ -98,7 +94,7 @@ def test_many_runs_share_sessions_and_come_in_order(home: Home) -> None:
     assert len({result.session_id for result in results}) == 2
     free = [result.text for result in Session.run_many(codes, sessions=3, in_order=False)]
     assert sorted(free, key=int) == [str(n * 2) for n in range(9)]
-    assert live() == []
+    assert sessions() == []
 
 
 async def test_the_same_with_asyncio_and_stopping_early(home: Home) -> None:
@@ -117,6 +113,6 @@ def test_a_session_is_a_context_manager(home: Home) -> None:
     with Client() as client:
         with client.sessions.create(wait=60) as session:
             assert session.execute("1").text == "1"
-        assert live() == []
+        assert sessions() == []
         with pytest.raises(sandcell.SessionExpired):
             session.execute("1")

@@ -14,6 +14,7 @@ from tests.support.gateways import eventually
 from tests.support.home import Home
 from tests.support.kernels import Kernel, kernel
 from tests.support.route import wait_for_output
+from tests.support.sessions import close_all
 
 pytestmark = pytest.mark.linux
 
@@ -23,12 +24,6 @@ import os, time
 print('begun')
 while not os.path.exists('go'): time.sleep(0.05)
 """
-
-
-def close_all() -> None:
-    with sandcell.Client() as client:
-        for session in client.sessions.list():
-            session.close()
 
 
 def go(home: Home) -> None:
