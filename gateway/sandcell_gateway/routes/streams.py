@@ -14,8 +14,8 @@ from starlette.responses import StreamingResponse
 from sandcell_gateway.middleware import REQUEST_ID
 from sandcell_gateway.problems import problem_of
 from sandcell_wire.models import StreamFailed
+from sandcell_wire.words import NDJSON
 
-NDJSON = "application/x-ndjson"
 HEARTBEAT = 15.0
 """Seconds of silence after which a stream gets an empty line."""
 
