@@ -28,6 +28,7 @@ WORDS = {
     "AsyncRun": "Run",
     "AsyncSession": "Session",
     "AsyncSessions": "Sessions",
+    "AsyncTokens": "Tokens",
     "AsyncTransport": "Transport",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
@@ -37,6 +38,7 @@ WORDS = {
     "asynccontextmanager": "contextmanager",
     "aiter_raw": "iter_raw",
     "aread": "read",
+    "asynccontextmanager": "contextmanager",
 }
 DROPPED = {"async", "await"}
 PHRASES = {
