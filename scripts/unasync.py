@@ -38,7 +38,6 @@ WORDS = {
     "asynccontextmanager": "contextmanager",
     "aiter_raw": "iter_raw",
     "aread": "read",
-    "asynccontextmanager": "contextmanager",
 }
 DROPPED = {"async", "await"}
 PHRASES = {
