@@ -28,6 +28,7 @@ WORDS = {
     "AsyncRun": "Run",
     "AsyncSession": "Session",
     "AsyncSessions": "Sessions",
+    "AsyncTokens": "Tokens",
     "AsyncTransport": "Transport",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",

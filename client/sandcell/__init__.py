@@ -40,7 +40,7 @@ if typing.TYPE_CHECKING:
         NotFoundError,
         OperationFailed,
         QuotaExceeded,
-        RateLimited,
+        RateLimitError,
         RequestInFlight,
         RequestInvalid,
         RequestTimeout,
@@ -56,12 +56,15 @@ if typing.TYPE_CHECKING:
     from sandcell_wire.models import (
         ExecutionOutput,
         FileModel,
+        NewToken,
         ProofKey,
         ProofList,
         ProofModel,
         Reason,
         SessionModel,
+        TokenModel,
     )
+    from sandcell_wire.scopes import Scope
     from sandcell_wire.states import JournalState, Status
 
     __version__: str
@@ -91,7 +94,7 @@ _HOMES = {
         "NotFoundError",
         "OperationFailed",
         "QuotaExceeded",
-        "RateLimited",
+        "RateLimitError",
         "RequestInFlight",
         "RequestInvalid",
         "RequestTimeout",
@@ -107,12 +110,15 @@ _HOMES = {
     "sandcell_wire.models": (
         "ExecutionOutput",
         "FileModel",
+        "NewToken",
         "ProofKey",
         "ProofList",
         "ProofModel",
         "Reason",
         "SessionModel",
+        "TokenModel",
     ),
+    "sandcell_wire.scopes": ("Scope",),
     "sandcell_wire.states": ("JournalState", "Status"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -146,13 +152,14 @@ __all__ = [
     "HostDisconnected",
     "InternalError",
     "JournalState",
+    "NewToken",
     "NotFoundError",
     "OperationFailed",
     "ProofKey",
     "ProofList",
     "ProofModel",
     "QuotaExceeded",
-    "RateLimited",
+    "RateLimitError",
     "Reason",
     "RequestInFlight",
     "RequestInvalid",
@@ -160,6 +167,7 @@ __all__ = [
     "Result",
     "RunProgress",
     "SandcellError",
+    "Scope",
     "Session",
     "SessionExpired",
     "SessionModel",
@@ -167,6 +175,7 @@ __all__ = [
     "SessionPaused",
     "Sessions",
     "Status",
+    "TokenModel",
     "Unavailable",
     "__version__",
 ]

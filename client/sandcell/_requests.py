@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,12 +22,13 @@ from sandcell_wire.models import (
     SessionCreate,
     SessionRestart,
     StreamFailed,
+    TokenCreate,
 )
 from sandcell_wire.paths import named_parts
-from sandcell_wire.words import reason
+from sandcell_wire.words import NDJSON, reason
 
 SESSIONS = "/v1/sessions"
-NDJSON = "application/x-ndjson"
+TOKENS = "/v1/tokens"
 KEY_HEADER = "Idempotency-Key"
 MAX_PAGE = 500
 """Sessions asked for at once when all are wanted."""
@@ -60,6 +61,11 @@ class ApiRequest:
     def repeatable(self) -> bool:
         """Whether the gateway does it once, however often it comes."""
         return KEY_HEADER in self.headers
+
+    @property
+    def safe(self) -> bool:
+        """Whether it can be sent again whatever became of it."""
+        return self.method == "GET" or self.repeatable
 
 
 @dataclass(frozen=True)
@@ -245,7 +251,9 @@ def remove_file(session_id: UUID | str, path: str, *, recursive: bool) -> ApiReq
 def execute(session_id: UUID | str, code: str, id: str, timeout: float | None) -> ApiRequest:
     """Run code, and hear what it shows. Raises `RequestInvalid`."""
     body = _body(CodeRun, code=code, id=id, timeout=timeout)
-    return ApiRequest("POST", session_path(session_id, "code"), body, {"Accept": NDJSON})
+    # Sent again with the same id it is the same execution.
+    headers = {"Accept": NDJSON, KEY_HEADER: id}
+    return ApiRequest("POST", session_path(session_id, "code"), body, headers)
 
 
 def command_path(session_id: UUID | str, id: str, action: str = "") -> str:
@@ -279,7 +287,7 @@ def run_command(
         background=background,
     )
     # Sent again with the same id it is the same command.
-    headers = {KEY_HEADER: id} if background else {"Accept": NDJSON}
+    headers = {KEY_HEADER: id, **({} if background else {"Accept": NDJSON})}
     return ApiRequest("POST", session_path(session_id, "commands"), body, headers)
 
 
@@ -347,6 +355,24 @@ def job(session_id: UUID | str, id: str, wait: float) -> ApiRequest:
 
 def _word(value: bool) -> str:
     return "true" if value else "false"
+
+
+def create_token(
+    name: str, scopes: Iterable[str], owner: str | None, expires_in: float | None
+) -> ApiRequest:
+    """Make a token. Raises `RequestInvalid`."""
+    body = _body(TokenCreate, name=name, scopes=list(scopes), owner=owner, expires_in=expires_in)
+    return ApiRequest("POST", TOKENS, body)
+
+
+def list_tokens(limit: int, offset: int) -> ApiRequest:
+    """A page of tokens."""
+    return ApiRequest("GET", _path(TOKENS, [("limit", limit), ("offset", offset)]))
+
+
+def revoke_token(id: UUID | str) -> ApiRequest:
+    """End a token."""
+    return ApiRequest("DELETE", f"{TOKENS}/{quote(str(id), safe='')}")
 
 
 def health() -> ApiRequest:
@@ -426,7 +452,7 @@ def _event(kind: TypeAdapter[T], line: bytes) -> T:
         raise _misunderstood("an event") from error
     if isinstance(event, StreamFailed):
         problem = event.problem
-        raise error_of(problem.status, problem.model_dump(mode="json"), None)
+        raise error_of(problem.status, problem.model_dump(mode="json"))
     return event
 
 
@@ -441,12 +467,8 @@ def _failure(status: int, headers: Mapping[str, str], body: bytes) -> GatewayErr
         problem: object = json.loads(body)
     except ValueError:
         problem = None
-    after = headers.get("retry-after", "")
-    return error_of(
-        status,
-        cast("dict[str, Any]", problem) if isinstance(problem, dict) else {},
-        float(after) if after.isdecimal() else None,
-    )
+    known = cast("dict[str, Any]", problem) if isinstance(problem, dict) else {}
+    return error_of(status, known, headers)
 
 
 def _invalid(error: ValidationError) -> RequestInvalid:

@@ -85,7 +85,8 @@ Profile = Annotated[
 ]
 
 
-def _client(profile: str | None) -> Client:
+def open_client(profile: str | None) -> Client:
+    """The gateway of the settings. Raises `ConfigurationError`."""
     from sandcell._sync.client import Client
     from sandcell.settings import ClientSettings
 
@@ -106,7 +107,7 @@ def sessions(
     profile: Profile = None,
 ) -> None:
     """List your sessions, the newest first."""
-    with _client(profile) as client:
+    with open_client(profile) as client:
         found = client.sessions.list(status=status or (), search=search, limit=limit)
     if json:
         for session in found:
@@ -158,7 +159,7 @@ def close(
     profile: Profile = None,
 ) -> None:
     """Close sessions; what runs in them ends, their files are deleted."""
-    with _client(profile) as client:
+    with open_client(profile) as client:
         for word in ids:
             session = client.sessions.get(word).close(grace=grace)
             state = "closes later" if grace else session.status.value
@@ -178,7 +179,7 @@ def history(
     profile: Profile = None,
 ) -> None:
     """Show what ran in a session, the newest last, or write it as a notebook."""
-    with _client(profile) as client:
+    with open_client(profile) as client:
         found = client.sessions.get(session)
         if output is not None:
             _write_notebook(found.notebook(), output)
@@ -200,7 +201,7 @@ def export(
     profile: Profile = None,
 ) -> None:
     """Write all that was recorded of a session, signed, to a file for `sandcell verify`."""
-    with _client(profile) as client:
+    with open_client(profile) as client:
         found = client.sessions.get(session)
         try:
             found.export(output)

@@ -20,7 +20,7 @@
         │   ├── RequestInFlight             the same request is being done; ask again
         │   └── SessionPaused
         ├── QuotaExceeded                   less first, then again
-        ├── RateLimited                     again, later: `retry_after` seconds
+        ├── RateLimitError                  again, later: `retry_after` seconds
         ├── Unavailable                     again, later or once repaired
         │   ├── EngineUnavailable
         │   └── HostDisconnected
@@ -169,11 +169,17 @@ class QuotaExceeded(GatewayError):
     """There is no more of what is shared out."""
 
 
-class RateLimited(GatewayError):
-    """Too many requests."""
+class RateLimitError(GatewayError):
+    """Too many requests with this token, or too many wrong tokens from this address."""
 
     retry_after: float | None = None
-    """Seconds after which to try again, if the gateway said so."""
+    """Seconds after which to try again; None, as the others, if the gateway did not say."""
+    limit: int | None = None
+    """Requests a minute."""
+    remaining: int | None = None
+    """Requests that are left."""
+    reset: float | None = None
+    """Seconds after which all are left again."""
 
 
 class Unavailable(GatewayError):
@@ -208,10 +214,11 @@ _CLASSES: dict[str, type[GatewayError]] = {
     Code.REQUEST_IN_FLIGHT: RequestInFlight,
     Code.RANGE_NOT_SATISFIABLE: RequestInvalid,
     Code.QUOTA_EXCEEDED: QuotaExceeded,
-    Code.RATE_LIMITED: RateLimited,
+    Code.RATE_LIMITED: RateLimitError,
     Code.HOST_DISCONNECTED: HostDisconnected,
     Code.CHECKPOINT_FAILED: OperationFailed,
     Code.ENGINE_UNAVAILABLE: EngineUnavailable,
+    Code.UNAVAILABLE: Unavailable,
     Code.OPERATION_FAILED: OperationFailed,
     Code.INTERNAL_ERROR: InternalError,
 }
@@ -221,8 +228,15 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def error_of(status: int, problem: Mapping[str, Any], retry_after: float | None) -> GatewayError:
-    """The error for a problem document (RFC 9457)."""
+def _number(headers: Mapping[str, str], name: str) -> int | None:
+    text = headers.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def error_of(
+    status: int, problem: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> GatewayError:
+    """The error for a problem document (RFC 9457), and the headers that it came with."""
     code = _text(problem.get("code")) or ""
     kind = _CLASSES.get(code, GatewayError)
     error = kind(
@@ -232,6 +246,10 @@ def error_of(status: int, problem: Mapping[str, Any], retry_after: float | None)
         code=code or None,
         request_id=_text(problem.get("request_id")),
     )
-    if isinstance(error, RateLimited):
-        error.retry_after = retry_after
+    if isinstance(error, RateLimitError):
+        given = headers or {}
+        error.retry_after = _number(given, "retry-after")
+        error.limit = _number(given, "ratelimit-limit")
+        error.remaining = _number(given, "ratelimit-remaining")
+        error.reset = _number(given, "ratelimit-reset")
     return error

@@ -27,6 +27,7 @@ class Code(StrEnum):
     HOST_DISCONNECTED = "host_disconnected"
     CHECKPOINT_FAILED = "checkpoint_failed"
     ENGINE_UNAVAILABLE = "engine_unavailable"
+    UNAVAILABLE = "unavailable"
     OPERATION_FAILED = "operation_failed"
     INTERNAL_ERROR = "internal_error"
 
@@ -47,6 +48,7 @@ HTTP_STATUS: dict[Code, int] = {
     Code.HOST_DISCONNECTED: 503,
     Code.CHECKPOINT_FAILED: 500,
     Code.ENGINE_UNAVAILABLE: 503,
+    Code.UNAVAILABLE: 503,
     Code.OPERATION_FAILED: 500,
     Code.INTERNAL_ERROR: 500,
 }

@@ -24,6 +24,8 @@ class Close(IntEnum):
     """Come back, the session lives on."""
     TRY_LATER = 1013
     """There are too many."""
+    UNAUTHORIZED = 4401
+    """The token has expired or was revoked: come back with another one."""
     FINAL = 4404
     """The session is final or unknown; the reason is a problem's code."""
 

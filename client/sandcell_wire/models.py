@@ -12,8 +12,16 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, StringConstraints
 
 from sandcell_wire.codes import Code
+from sandcell_wire.scopes import Scope
 from sandcell_wire.states import JournalState, Status
-from sandcell_wire.words import ENV_NAME, EXECUTION_ID, INTERPRETER, SESSION_NAME, webhook_url
+from sandcell_wire.words import (
+    ENV_NAME,
+    EXECUTION_ID,
+    INTERPRETER,
+    OWNER,
+    SESSION_NAME,
+    webhook_url,
+)
 
 Name = Annotated[str, StringConstraints(pattern=SESSION_NAME)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
@@ -361,3 +369,45 @@ class Health(Answer):
 
     status: str
     version: str
+
+
+class TokenCreate(Model):
+    """Body of `POST /v1/tokens`."""
+
+    name: Name
+    """For people: what the token is for."""
+    owner: Annotated[str, StringConstraints(pattern=OWNER)] | None = None
+    """Whose sessions it is for. Left out: whoever asks. Others are the operator's to name."""
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))] = [Scope.RUN]
+    expires_in: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] | None = None
+    """Seconds from now; left out, it is valid until it is revoked."""
+
+
+class TokenModel(Answer):
+    """A token as the gateway shows it: everything but the secret."""
+
+    id: UUID
+    name: str
+    owner: str
+    scopes: list[Scope]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    """Up to a minute ago it may have been used again."""
+
+
+class NewToken(TokenModel):
+    """Answer of `POST /v1/tokens`."""
+
+    token: str
+    """The secret. It is shown once, and nobody can find it out later."""
+
+
+class TokenList(Answer):
+    """Answer of `GET /v1/tokens`."""
+
+    tokens: list[TokenModel]
+    total: int
+    limit: int
+    offset: int

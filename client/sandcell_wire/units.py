@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 _STEP = 1024
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw]?)")
 
 
 def human_bytes(count: float) -> str:
@@ -14,3 +18,11 @@ def human_bytes(count: float) -> str:
             break
         value /= _STEP
     return f"{value:.3g} {unit}" if value < 1000 else f"{value:.0f} {unit}"
+
+
+def duration(text: str) -> int:
+    """The seconds of a text such as `90`, `30m`, `12h`, `30d` or `2w`. Raises `ValueError`."""
+    found = _DURATION.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"expected a time such as 30m, 12h or 30d, got {text!r}")
+    return int(found[1]) * _SECONDS[found[2]]

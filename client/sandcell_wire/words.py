@@ -11,10 +11,14 @@ SESSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 INTERPRETER = r"^[0-9a-f-]{32,36}$"
 GATEWAY_URL = r"^https?://[^\s/]+"
+OWNER = r"^[^\x00-\x20\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]{0,253}[^\x00-\x20\x7f-\x9f])?$"
+"""Of sessions; an owner known by a JWT has a blank between issuer and subject."""
 MISSED = "missed"
 """Begin with the executions of which nobody has seen the end."""
 AFTER = r"^(missed|[0-9]{1,18})$"
 CLIENT = r"^[\x21-\x7e]{1,64}$"
+NDJSON = "application/x-ndjson"
+"""Media type of streams: each line is a JSON object."""
 
 MAX_WEBHOOK_URL = 2048
 """Most characters of a webhook's address."""
@@ -34,6 +38,7 @@ EXPECTED = {
     GATEWAY_URL: "an address that begins with http:// or https://, such as 'https://host:8621'",
     AFTER: "a number, or 'missed'",
     CLIENT: "1 to 64 visible ASCII characters",
+    OWNER: "1 to 255 characters, without control characters and blanks at the ends",
 }
 
 

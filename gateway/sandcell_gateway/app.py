@@ -9,6 +9,10 @@ from typing import cast
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from sandcell_gateway.access.guard import Guard
+from sandcell_gateway.access.leases import Leases
+from sandcell_gateway.access.limits import AccessLimits
+from sandcell_gateway.access.opening import open_access
 from sandcell_gateway.auth import Authenticator
 from sandcell_gateway.idempotency import IdempotencyKeys
 from sandcell_gateway.middleware import Edge, HostCheck, handle
@@ -24,6 +28,7 @@ from sandcell_gateway.routes import (
     history,
     proofs,
     sessions,
+    tokens,
 )
 from sandcell_gateway.sessions.proofs import ProofService
 from sandcell_gateway.sessions.proving import Prover
@@ -53,11 +58,15 @@ def create_app(
     Raises `SettingsError` when the signing key cannot be used.
     """
     keys = SigningKeys.open(settings.state_dir)
+    leases = Leases()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(open_database(settings.state_dir / DATABASE))
+            app.state.tokens = await stack.enter_async_context(
+                open_access(database, None if embedded else settings.issuer, authenticator, leases)
+            )
             store = SessionStore(database)
             prover = Prover(ProofStore(database), keys, settings)
             reconciler = await stack.enter_async_context(
@@ -88,9 +97,10 @@ def create_app(
         redoc_url=None,
         exception_handlers=dict.fromkeys(TABLE, handle),
     )
-    app.state.authenticator = authenticator
-    for part in (health, sessions, code, commands, files, history, proofs, channels):
+    for part in (health, sessions, code, commands, files, history, proofs, channels, tokens):
         app.include_router(part.router)
+    limits = AccessLimits(settings.rate_limit)
+    app.add_middleware(Guard, authenticator=authenticator, limits=limits, leases=leases)
     hosts = HostCheck(settings.host, settings.allowed_hosts, settings.allowed_origins)
     app.add_middleware(cast("type[ASGIApp]", Edge), hosts=hosts)  # type: ignore[arg-type]
     return app

@@ -2,6 +2,13 @@
 
     GatewayError
     ├── Unauthorized            no valid credential
+    │   └── TokenEnded          it was one, and has expired or was revoked
+    ├── MissingScope            the token may not do this
+    ├── RateLimited             too many requests
+    ├── KeysUnavailable         nobody says whether a JWT is genuine
+    ├── NotTheirs               tokens of other owners are the operator's business
+    ├── TokenNotFound           unknown, or another owner's
+    ├── TooManyTokens           the owner has so many that no more are made
     ├── Refused                 the request's Host, Origin or peer is not welcome
     ├── BadRequest              a value that no schema catches
     ├── RangeNotSatisfiable     the file is shorter
@@ -23,7 +30,12 @@ Only this family crosses the network with its text; `problems` maps it to codes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+
+from sandcell_gateway.access.buckets import BucketState
 from sandcell_wire.codes import Code
+from sandcell_wire.scopes import Scope, words
 
 
 class GatewayError(Exception):
@@ -36,11 +48,105 @@ class GatewayError(Exception):
         self.detail = detail
         self.hint = hint
 
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What an HTTP answer says of it besides."""
+        return {}
+
 
 class Unauthorized(GatewayError):
     """No credential, or one that is not known here."""
 
     code = Code.UNAUTHORIZED
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The scheme that is expected (RFC 6750, section 3)."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class TokenEnded(Unauthorized):
+    """The token was valid, and is not any more."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why, "get another token, and set SANDCELL_TOKEN to it")
+
+
+class MissingScope(GatewayError):
+    """The token is valid, and may not do this."""
+
+    code = Code.FORBIDDEN
+
+    def __init__(self, needed: Scope, held: Iterable[Scope]) -> None:
+        super().__init__(
+            f"this needs a token with the scope {needed.value}, and yours has: {words(held)}",
+            f"make one with `sandcell token create NAME --scope {needed.value}`, or ask whoever "
+            "runs the gateway for one",
+        )
+        self.needed = needed
+
+
+class RateLimited(GatewayError):
+    """Too many requests with one token, or too many bad tokens from one address."""
+
+    code = Code.RATE_LIMITED
+
+    def __init__(self, what: str, state: BucketState) -> None:
+        super().__init__(
+            f"at most {state.limit} {what} a minute are answered",
+            f"try again in {math.ceil(state.retry_after)} seconds",
+        )
+        self.state = state
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the answer says of the limit, in whole requests and seconds."""
+        return {
+            "RateLimit-Limit": str(self.state.limit),
+            "RateLimit-Remaining": str(self.state.remaining),
+            "RateLimit-Reset": str(math.ceil(self.state.reset)),
+            "Retry-After": str(math.ceil(self.state.retry_after)),
+        }
+
+
+class KeysUnavailable(GatewayError):
+    """The server of the keys that JWTs are checked with does not answer."""
+
+    code = Code.UNAVAILABLE
+
+
+class NotTheirs(GatewayError):
+    """Only who runs the gateway makes tokens for others."""
+
+    code = Code.FORBIDDEN
+
+    def __init__(self, owner: str, own: str) -> None:
+        super().__init__(
+            f"a token of {own} cannot make one of {owner}",
+            "leave `owner` out, or ask with the gateway's own token or over its Unix socket",
+        )
+
+
+class TokenNotFound(GatewayError):
+    """No token that the caller may manage has the id."""
+
+    code = Code.NOT_FOUND
+
+    def __init__(self, token_id: str) -> None:
+        super().__init__(f"there is no token {token_id}", "list yours with `sandcell token list`")
+        self.token_id = token_id
+
+
+class TooManyTokens(GatewayError):
+    """The owner has so many valid tokens that no more are made."""
+
+    code = Code.QUOTA_EXCEEDED
+
+    def __init__(self, owner: str, most: int) -> None:
+        super().__init__(
+            f"{owner} has {most} valid tokens, which is the most",
+            "revoke some with `sandcell token revoke`",
+        )
 
 
 class Refused(GatewayError):

@@ -23,7 +23,7 @@ from starlette.websockets import WebSocket
 
 from sandcell_gateway.auth import PEER_UID
 from sandcell_gateway.errors import BadRequest, Refused
-from sandcell_gateway.problems import problem_of, response_of
+from sandcell_gateway.problems import answer_of
 
 REQUEST_ID = "request_id"
 """Key of the connection's state."""
@@ -106,8 +106,7 @@ class Edge:
         except Exception as error:
             if exchange.started:
                 raise
-            response = response_of(problem_of(error, exchange.request_id))
-            await exchange.refuse(response, receive)
+            await exchange.refuse(answer_of(error, exchange.request_id), receive)
         finally:
             exchange.log()
 
@@ -191,7 +190,7 @@ async def deny(websocket: WebSocket, response: Response) -> None:
 
 async def handle(connection: Any, error: Exception) -> Response:
     """Exception handler of the application for everything in `problems.TABLE`."""
-    response = response_of(problem_of(error, getattr(connection.state, REQUEST_ID, "")))
+    response = answer_of(error, getattr(connection.state, REQUEST_ID, ""))
     if isinstance(connection, WebSocket):
         await deny(cast(WebSocket, connection), response)
     return response

@@ -100,14 +100,12 @@ def problem_of(error: BaseException, request_id: str) -> Problem:
     )
 
 
-def response_of(problem: Problem) -> Response:
-    """The document as an HTTP answer."""
-    headers: dict[str, str] = {}
-    if problem.code is Code.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
+def answer_of(error: BaseException, request_id: str) -> Response:
+    """The document for `error` as an HTTP answer."""
+    problem = problem_of(error, request_id)
     return JSONResponse(
         problem.model_dump(mode="json", exclude_none=True),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
-        headers=headers,
+        headers=dict(error.headers) if isinstance(error, GatewayError) else None,
     )

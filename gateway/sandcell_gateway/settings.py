@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from sandcell_gateway.access.issuer import Issuer
 from sandcell_gateway.webhooks.addresses import Allowed
 from sandcell_gateway.webhooks.signing import Signer
 
@@ -82,6 +83,27 @@ class GatewaySettings(BaseSettings):
         default=None,
         description="Token that clients on TCP must send. Default: one made in a 0600 file.",
         json_schema_extra=NOT_AN_OPTION,
+    )
+    rate_limit: int = Field(
+        default=3000,
+        ge=0,
+        le=1_000_000,
+        description="Most requests a minute with one token; 0: as many as it likes.",
+    )
+    jwt_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret of at least 32 bytes that JWTs are signed with (HS256).",
+        json_schema_extra=NOT_AN_OPTION,
+    )
+    jwt_jwks_url: str | None = Field(
+        default=None,
+        description="Address of the public keys (JWKS) that JWTs are signed with.",
+    )
+    jwt_issuer: str | None = Field(
+        default=None, description="What JWTs must have as `iss`; with their `sub` it is the owner."
+    )
+    jwt_audience: str | None = Field(
+        default=None, description="What JWTs must have as `aud`: this gateway's name for others."
     )
     state_dir: Path = Field(
         default_factory=lambda: default_state_dir() / "gateway",
@@ -184,6 +206,17 @@ class GatewaySettings(BaseSettings):
         secret = self.webhook_secret
         return None if secret is None else Signer.parse(secret.get_secret_value())
 
+    @property
+    def issuer(self) -> Issuer | None:
+        """Whose JWTs are valid. Raises `ValueError`, without the secret, when it cannot be used."""
+        secret = self.jwt_secret
+        return Issuer.parse(
+            issuer=self.jwt_issuer,
+            audience=self.jwt_audience,
+            secret=None if secret is None else secret.get_secret_value(),
+            jwks_url=self.jwt_jwks_url,
+        )
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -222,7 +255,11 @@ def load(given: Mapping[str, Any] | None = None, *, embedded: bool = False) -> G
     except ValidationError as error:
         raise SettingsError(_explain(error)) from error
     if embedded:
-        own = {"state_dir": default_state_dir(), "runtime_dir": default_runtime_dir()}
+        own: dict[str, Any] = {
+            "state_dir": default_state_dir(),
+            "runtime_dir": default_runtime_dir(),
+            "rate_limit": 0,
+        }
         missing = {k: v for k, v in own.items() if k not in settings.model_fields_set}
         settings = settings.model_copy(update=missing)
     _check(settings)
@@ -240,7 +277,7 @@ def _check(settings: GatewaySettings) -> None:
                 "setting allowed_origins (SANDCELL_ALLOWED_ORIGINS): expected origins such as "
                 f"https://lab.example or http://localhost:8888, got {origin!r}"
             )
-    _check_webhooks(settings)
+    _check_parts(settings)
     used = len(os.fsencode(settings.runtime_dir))
     if used > MAX_RUNTIME_PATH:
         raise SettingsError(
@@ -249,8 +286,9 @@ def _check(settings: GatewaySettings) -> None:
         )
 
 
-def _check_webhooks(settings: GatewaySettings) -> None:
+def _check_parts(settings: GatewaySettings) -> None:
     checks: dict[str, Callable[[], object]] = {
+        "jwt_secret" if settings.jwt_jwks_url is None else "jwt_jwks_url": lambda: settings.issuer,
         "webhook_secret": lambda: settings.webhook_signer,
         "webhook_hosts": lambda: Allowed.parse(settings.webhook_hosts),
         "webhook_ca": lambda: _check_authorities(settings.webhook_ca),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import random
 import time
@@ -256,6 +257,15 @@ def _raise_if_final(error: Exception) -> None:
     # 404 is a proxy's, whose gateway is away: ours accepts and closes with 4404.
     if isinstance(error, InvalidStatus) and error.response.status_code in (401, 403):
         raise SandcellError(
-            "the gateway refused the token",
+            f"the gateway refused the token{_detail(error.response.body)}",
             hint="Check SANDCELL_TOKEN, then run the cell again.",
         ) from error
+
+
+def _detail(body: bytes | bytearray | None) -> str:
+    """What a problem document says, such as that the token has expired."""
+    try:
+        problem: Any = json.loads(body or b"")
+        return f": {problem['detail']}"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return ""  # of something else on the way

@@ -1,4 +1,4 @@
-"""`sandcell sessions` and `sandcell close` against a real gateway."""
+"""`sandcell sessions`, `close` and `token` against a real gateway."""
 
 from __future__ import annotations
 
@@ -141,3 +141,43 @@ def test_a_plug_in_that_fails_shows_its_traceback(place: Place) -> None:
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "ZeroDivisionError" in result.stderr
+
+
+def test_tokens_are_made_listed_and_revoked(place: Place) -> None:
+    assert place.run("token", "list").stdout == "no tokens\n"
+    made = place.run("token", "create", "laptop", "--owner", "alice", "--expires", "30d")
+    secret = made.stdout.strip()
+    assert made.stdout == f"{secret}\n", "ready for TOKEN=$(…)"
+    assert secret.startswith("sc_")
+    assert "of alice: run, valid until 20" in made.stderr
+    token_id = made.stderr.split()[1]
+    listed = place.run("token", "list").stdout
+    assert token_id in listed
+    assert secret not in listed + made.stderr
+    assert place.run("sessions", SANDCELL_TOKEN=secret).stdout == "no sessions\n"
+    (line,) = place.run("token", "list", "--json").stdout.splitlines()
+    assert json.loads(line)["last_used_at"] is not None
+    denied = place.run("token", "list", SANDCELL_TOKEN=secret)
+    assert denied.returncode == 1
+    assert "needs a token with the scope admin, and yours has: run" in denied.stderr
+    assert place.run("token", "revoke", token_id).stdout == f"{token_id} revoked\n"
+    assert "revoked 20" in place.run("token", "list").stdout
+    refused = place.run("sessions", SANDCELL_TOKEN=secret)
+    assert refused.returncode == 1
+    assert "the token was revoked" in refused.stderr
+
+
+def test_a_token_with_scopes_and_without_an_end(place: Place) -> None:
+    arguments = ["token", "create", "both", "--scope", "read", "--scope", "admin"]
+    made = place.run(*arguments)
+    assert "of token: read, admin, valid until revoked" in made.stderr
+    with Client(place.url, made.stdout.strip()) as client:
+        (mine,) = (found for found in client.tokens.list() if found.name == "both")
+        assert client.tokens.revoke(mine.id).revoked_at is not None
+
+
+@pytest.mark.parametrize("wrong", [["--expires", "soon"], ["--scope", "root"]])
+def test_what_a_token_cannot_have(place: Place, wrong: list[str]) -> None:
+    result = place.run("token", "create", "x", *wrong)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr

@@ -45,7 +45,7 @@ def public(kind: Any) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("name", ["Client", "Session", "Sessions"])
+@pytest.mark.parametrize("name", ["Client", "Session", "Sessions", "Tokens"])
 def test_both_forms_offer_the_same(name: str) -> None:
     one = public(getattr(asynchronous, f"Async{name}"))
     one = {"close" if key == "aclose" else key: value for key, value in one.items()}

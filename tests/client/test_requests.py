@@ -158,9 +158,19 @@ def test_a_success_that_is_no_gateways() -> None:
 
 
 def test_rate_limits_say_when() -> None:
-    with pytest.raises(errors.RateLimited) as caught:
-        _requests.parse(Health, 429, {"retry-after": "7"}, problem("rate_limited"))
-    assert caught.value.retry_after == 7
+    headers = {
+        "retry-after": "7",
+        "ratelimit-limit": "60",
+        "ratelimit-remaining": "0",
+        "ratelimit-reset": "59",
+    }
+    with pytest.raises(errors.RateLimitError) as caught:
+        _requests.parse(Health, 429, headers, problem("rate_limited"))
+    error = caught.value
+    assert (error.retry_after, error.limit, error.remaining, error.reset) == (7, 60, 0, 59)
+    with pytest.raises(errors.RateLimitError) as unsaid:
+        _requests.parse(Health, 429, {"retry-after": "²"}, problem("rate_limited"))
+    assert unsaid.value.retry_after is None
 
 
 async def test_a_job_has_the_id_that_was_given_and_is_sent_again(

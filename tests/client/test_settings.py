@@ -146,6 +146,31 @@ def test_bad_settings_of_webhooks(home: Home, config: Path, line: str, words: li
         assert word in str(caught.value)
 
 
+def test_a_bad_jwt_secret_is_not_repeated(home: Home, config: Path) -> None:
+    rest = "jwt_issuer = 'https://login.example'\njwt_audience = 'lab'\n"
+    config.write_text(f"[gateway]\njwt_secret = 'hunter2'\n{rest}")
+    with pytest.raises(SettingsError, match=r"SANDCELL_JWT_SECRET.*32 bytes") as caught:
+        load()
+    assert "hunter2" not in str(caught.value)
+    config.write_text(f"[gateway]\njwt_secret = '{'s' * 32}'\n{rest}")
+    assert load().issuer is not None
+    assert "s" * 32 not in repr(load())
+
+
+def test_bad_settings_of_jwts_name_the_setting(home: Home, config: Path) -> None:
+    config.write_text("[gateway]\njwt_jwks_url = 'http://login.example/keys'\n")
+    with pytest.raises(SettingsError, match=r"SANDCELL_JWT_JWKS_URL.*jwt_issuer"):
+        load()
+
+
+def test_the_embedded_gateway_has_no_rate_limit(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (load().rate_limit, load(embedded=True).rate_limit) == (3000, 0)
+    monkeypatch.setenv("SANDCELL_RATE_LIMIT", "7")
+    assert load(embedded=True).rate_limit == 7
+
+
 def test_client_and_embedded_gateway_mean_the_same_places(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 
 from sandcell import AsyncClient
-from sandcell_gateway.auth import Authenticator, token_from_file
+from sandcell_gateway.auth import Authenticator, token_from_file, token_of
 from sandcell_gateway.errors import Refused, Unauthorized
 from sandcell_gateway.middleware import HostCheck
 from sandcell_gateway.settings import SettingsError
@@ -30,8 +30,10 @@ from tests.gateway.support import PATIENCE, TOKEN, Gateway
         {"x-api-key": TOKEN},
     ],
 )
-def test_good_tokens(headers: dict[str, str]) -> None:
-    assert Authenticator(TOKEN).principal(None, headers).owner == "token"
+async def test_good_tokens(headers: dict[str, str]) -> None:
+    principal = await Authenticator(TOKEN).bearer(token_of(headers))
+    assert principal.owner == "token"
+    assert principal.operator
 
 
 @pytest.mark.parametrize(
@@ -49,16 +51,17 @@ def test_good_tokens(headers: dict[str, str]) -> None:
     ],
 )
 @pytest.mark.parametrize("token", [TOKEN, None])
-def test_bad_tokens(headers: dict[str, str], token: str | None) -> None:
+async def test_bad_tokens(headers: dict[str, str], token: str | None) -> None:
     with pytest.raises(Unauthorized):
-        Authenticator(token).principal(None, headers)
+        await Authenticator(token).bearer(token_of(headers))
 
 
 def test_local_users_are_known_by_their_credentials() -> None:
     ours = os.getuid()
-    assert Authenticator(None).principal(ours, {}).owner == f"uid:{ours}"
+    principal = Authenticator(None).peer(ours)
+    assert (principal.owner, principal.operator) == (f"uid:{ours}", True)
     with pytest.raises(Refused):
-        Authenticator(TOKEN).principal(ours + 1, {"authorization": f"Bearer {TOKEN}"})
+        Authenticator(TOKEN).peer(ours + 1)
 
 
 def test_a_token_is_made_once_and_kept_private(tmp_path: Path) -> None:

@@ -249,6 +249,7 @@ async def test_the_shim_inherits_no_secrets(
 ) -> None:
     monkeypatch.setenv("SANDCELL_TOKEN", "secret")
     monkeypatch.setenv("SANDCELL_WEBHOOK_SECRET", "secret")
+    monkeypatch.setenv("SANDCELL_JWT_SECRET", "secret")
     monkeypatch.setenv("JPY_PARENT_PID", "1")
     session = await client.sessions.create(wait=PATIENCE, env={"MINE": "1"})
     async with gateway.channel(session.id) as channel:
@@ -256,7 +257,7 @@ async def test_the_shim_inherits_no_secrets(
         await channel.send("env")
         environ = json.loads(await channel.recv())
     assert not {"SANDCELL_TOKEN", "JPY_PARENT_PID", "MINE"} & environ.keys()
-    assert "SANDCELL_WEBHOOK_SECRET" not in environ
+    assert not {"SANDCELL_WEBHOOK_SECRET", "SANDCELL_JWT_SECRET"} & environ.keys()
     spec: Path = gateway.state(session.id) / SPEC_FILE
     assert spec.stat().st_mode & 0o077 == 0
 

@@ -121,6 +121,21 @@ def test_only_a_refused_token_is_final(status: int, final: bool) -> None:
         _raise_if_final(error)
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'{"detail": "the token has expired"}', "refused the token: the token has expired$"),
+        (b"<html>", "refused the token$"),
+        (b"[]", "refused the token$"),
+        (b"", "refused the token$"),
+    ],
+)
+def test_a_refused_token_says_why(body: bytes, told: str) -> None:
+    with pytest.raises(SandcellError, match=told) as caught:
+        _raise_if_final(InvalidStatus(Response(401, "", Headers(), body)))
+    assert "SANDCELL_TOKEN" in str(caught.value.hint)
+
+
 async def test_after_an_interrupted_attach_no_later_cell_is_failed(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from sandcell import _requests
 from sandcell._async.commands import AsyncCommands
 from sandcell._async.execution import execute
 from sandcell._async.files import AsyncFiles
+from sandcell._async.tokens import AsyncTokens
 from sandcell._async.transport import AsyncTransport
 from sandcell._requests import ChannelTarget
 from sandcell.errors import ConflictError, SessionExpired, SessionNotFound
@@ -438,6 +439,7 @@ class AsyncClient:
         self.settings = settings
         self._transport = AsyncTransport(settings)
         self.sessions = AsyncSessions(self._transport)
+        self.tokens = AsyncTokens(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

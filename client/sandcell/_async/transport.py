@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -15,7 +16,7 @@ from sandcell._async._threads import in_thread, pause, pieces
 from sandcell._files import written_aside
 from sandcell._requests import ApiRequest, ChannelTarget
 from sandcell.embedded import ensure, socket_path
-from sandcell.errors import GatewayUnreachable, RequestTimeout
+from sandcell.errors import GatewayUnreachable, RateLimitError, RequestTimeout
 from sandcell.settings import ClientSettings
 
 M = TypeVar("M", bound=BaseModel)
@@ -26,6 +27,8 @@ ATTEMPTS = 3
 """How often a request is sent whose connection fails."""
 PAUSE = 0.5
 """Seconds before a request is sent again to a remote gateway; doubled each time."""
+MAX_RETRY_AFTER = 30.0
+"""Most seconds that are waited when the gateway says that there were too many requests."""
 SILENCE = 45.0
 """Seconds after which a stream that says nothing is broken: the gateway does every 15."""
 KEEPALIVE_SECONDS = 4.0
@@ -70,14 +73,35 @@ class AsyncTransport:
 
     async def send(self, model: type[M], request: ApiRequest) -> M:
         """Send and parse. Raises a `SandcellError`."""
-        response = await self._deliver(request)
+        response = await self._answer(request)
         return _requests.parse(model, response.status_code, response.headers, response.content)
 
     async def content(self, request: ApiRequest) -> bytes:
         """The body of an answer. Raises a `SandcellError`."""
-        response = await self._deliver(request)
-        _requests.check(response.status_code, response.headers, response.content)
-        return response.content
+        return (await self._answer(request)).content
+
+    async def _answer(self, request: ApiRequest) -> httpx.Response:
+        """The answer, which is no error."""
+        tried = 0
+        while True:
+            response = await self._deliver(request)
+            if response.is_success:
+                return response
+            tried += 1
+            await self._refused(request, response, response.content, tried)
+
+    async def _refused(
+        self, request: ApiRequest, response: httpx.Response, body: bytes, tried: int
+    ) -> None:
+        """Raises the answer's error, or waits if there is room for the request soon."""
+        try:
+            _requests.check(response.status_code, response.headers, body)
+        except RateLimitError as error:
+            after = error.retry_after
+            is_last = not request.safe or tried >= ATTEMPTS
+            if is_last or after is None or after > MAX_RETRY_AFTER:
+                raise
+            await pause(after)
 
     async def upload(self, model: type[M], request: ApiRequest, source: Path) -> M:
         """Stream a file as a request's body, and parse the answer.
@@ -116,16 +140,30 @@ class AsyncTransport:
                 raise self._broken_off(error) from error
 
     async def _stream(self, request: ApiRequest, file: BinaryIO) -> None:
-        async with self._http.stream(
-            request.method,
-            request.path,
-            headers=request.headers,
-            timeout=self._timeout(request),
-        ) as response:
-            if response.is_error:
-                _requests.check(response.status_code, response.headers, await response.aread())
+        async with self._opened(request, self._timeout(request)) as response:
             async for piece in response.aiter_raw():
                 file.write(piece)
+
+    @asynccontextmanager
+    async def _opened(
+        self, request: ApiRequest, timeout: httpx.Timeout
+    ) -> AsyncGenerator[httpx.Response]:
+        """An answer that is streamed, and no error."""
+        tried = 0
+        while True:
+            async with self._http.stream(
+                request.method,
+                request.path,
+                json=request.body,
+                headers=request.headers,
+                timeout=timeout,
+            ) as response:
+                if response.is_success:
+                    yield response
+                    return
+                body = await response.aread()
+            tried += 1
+            await self._refused(request, response, body, tried)
 
     async def lines(self, request: ApiRequest) -> AsyncGenerator[bytes]:
         """The lines of a streamed answer.
@@ -137,15 +175,7 @@ class AsyncTransport:
         timeout = httpx.Timeout(SILENCE, connect=self._settings.connect_timeout)
         cut = _requests.Lines()
         try:
-            async with self._http.stream(
-                request.method,
-                request.path,
-                json=request.body,
-                headers=request.headers,
-                timeout=timeout,
-            ) as response:
-                if response.is_error:
-                    _requests.check(response.status_code, response.headers, await response.aread())
+            async with self._opened(request, timeout) as response:
                 async for piece in response.aiter_raw():
                     for line in cut.feed(piece):
                         yield line

@@ -14,6 +14,7 @@ from sandcell import _requests
 from sandcell._sync.commands import Commands
 from sandcell._sync.execution import execute
 from sandcell._sync.files import Files
+from sandcell._sync.tokens import Tokens
 from sandcell._sync.transport import Transport
 from sandcell._requests import ChannelTarget
 from sandcell.errors import ConflictError, SessionExpired, SessionNotFound
@@ -439,6 +440,7 @@ class Client:
         self.settings = settings
         self._transport = Transport(settings)
         self.sessions = Sessions(self._transport)
+        self.tokens = Tokens(self._transport)
 
     def __enter__(self) -> Self:
         return self

@@ -7,8 +7,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, WebSocket
 
+from sandcell_gateway.access.guard import lease_of
 from sandcell_gateway.auth import current_principal
-from sandcell_gateway.errors import BadRequest, SessionEnded, SessionNotFound
+from sandcell_gateway.errors import BadRequest, SessionEnded, SessionNotFound, TokenEnded
 from sandcell_gateway.server import SPLICE
 from sandcell_gateway.sessions.service import SessionService
 from sandcell_wire.control import Close
@@ -30,8 +31,9 @@ async def channels(
     `after` is the last number that the client has, or `missed` for what nobody has seen;
     without it the channel begins with what comes next.
 
-    Without a valid credential the handshake is refused; a session that is not there or
-    final closes with 4404 and the problem's code, one that comes back with 1012.
+    Without a valid credential the handshake is refused, and when it ends the channel is
+    closed with 4401; a session that is not there or final closes with 4404 and the
+    problem's code, one that comes back with 1012.
     """
     principal = current_principal(websocket)
     service: SessionService = websocket.app.state.service
@@ -43,7 +45,12 @@ async def channels(
             await websocket.accept(subprotocol=SUBPROTOCOL)
             splice: Any = websocket.scope["extensions"][SPLICE]
             splice(upstream)
-            await upstream.ended.wait()
+            try:
+                async with lease_of(websocket).held(armed=True):
+                    await upstream.ended.wait()
+            except TokenEnded as error:
+                upstream.end_client(Close.UNAUTHORIZED, error.code.value)
+                return
             if service.is_final(str(session_id)):
                 upstream.end_client(Close.FINAL, "session_expired")
             else:

@@ -11,9 +11,10 @@ from starlette.responses import Response
 
 from sandcell_gateway.routes.history import history_of
 from sandcell_gateway.routes.sessions import Caller
-from sandcell_gateway.routes.streams import NDJSON, stream
+from sandcell_gateway.routes.streams import stream
 from sandcell_gateway.sessions.code import CodeService, Event
 from sandcell_wire.models import CodeRun, ExecutionEvent, ExecutionModel, StreamFailed
+from sandcell_wire.words import NDJSON
 
 router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["code"])
 

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from sandcell_gateway.routes.pages import Limit, Offset
 from sandcell_gateway.routes.sessions import Caller
-from sandcell_gateway.routes.streams import NDJSON, stream
+from sandcell_gateway.routes.streams import stream
 from sandcell_gateway.sessions.code import LOOK
 from sandcell_gateway.sessions.commands import CommandService, Event
 from sandcell_gateway.sessions.service import Page
@@ -25,7 +25,7 @@ from sandcell_wire.commands import (
     CommandSignal,
 )
 from sandcell_wire.models import StreamFailed
-from sandcell_wire.words import EXECUTION_ID
+from sandcell_wire.words import EXECUTION_ID, NDJSON
 
 router = APIRouter(prefix="/v1/sessions/{session_id}/commands", tags=["commands"])
 

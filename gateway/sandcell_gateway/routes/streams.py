@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
+import anyio
 from fastapi import Request
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
@@ -14,8 +15,8 @@ from starlette.responses import StreamingResponse
 from sandcell_gateway.middleware import REQUEST_ID
 from sandcell_gateway.problems import problem_of
 from sandcell_wire.models import StreamFailed
+from sandcell_wire.words import NDJSON
 
-NDJSON = "application/x-ndjson"
 HEARTBEAT = 15.0
 """Seconds of silence after which a stream gets an empty line."""
 
@@ -52,7 +53,9 @@ async def _with_heartbeat(events: AsyncGenerator[T]) -> AsyncGenerator[T | None]
         finally:
             if not coming.done():
                 coming.cancel()
-                await asyncio.wait([coming])
+                # Starlette cancels us again at every turn of the loop, but not in here.
+                with anyio.CancelScope(shield=True):
+                    await asyncio.wait([coming])
         event = coming.result()
         if event is None:
             return

@@ -20,7 +20,13 @@ SHIM_MODULE = "sandcell_gateway.shim"
 BACKLOG = 128
 LEFT_RUNNING: list[subprocess.Popen[bytes]] = []
 """Shims that this gateway leaves to the next; a forgotten Popen would complain."""
-_SCRUBBED = ("JPY_", "JUPYTERHUB_", "SANDCELL_TOKEN", "SANDCELL_WEBHOOK_SECRET")
+_SCRUBBED = (
+    "JPY_",
+    "JUPYTERHUB_",
+    "SANDCELL_TOKEN",
+    "SANDCELL_WEBHOOK_SECRET",
+    "SANDCELL_JWT_SECRET",
+)
 """Beginnings of variables that a shim must not inherit."""
 
 

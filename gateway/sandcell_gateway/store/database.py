@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sandcell_gateway.store.tables import Base
 
-HEAD = "0006"
+HEAD = "0007"
 """The newest migration. Named here so that an up-to-date store opens without alembic."""
 BUSY_SECONDS = 10.0
 """How long a statement waits for another's lock."""

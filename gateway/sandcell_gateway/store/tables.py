@@ -148,3 +148,27 @@ class WebhookRow(Base):
         Index("webhooks_by_job", "session_id", "job_id", unique=True),
         Index("webhooks_by_state", "state", "ended_at"),
     )
+
+
+class TokenRow(Base):
+    """One opaque token: everything but the secret."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(255))
+    name: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of the secret, in hexadecimal digits."""
+    scopes: Mapped[list[str]] = mapped_column(JSON)
+    """As `Scope`."""
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+    expires_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    """Exact to a minute."""
+
+    __table_args__ = (
+        Index("tokens_by_hash", "hash", unique=True),
+        Index("tokens_by_owner", "owner", "created_at"),
+    )

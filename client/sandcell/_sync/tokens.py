@@ -1,0 +1,50 @@
+# Generated from _async by scripts/unasync.py; change it there.
+"""The tokens of a gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from sandcell import _requests
+from sandcell._sync.transport import Transport
+from sandcell_wire.models import NewToken, TokenList, TokenModel
+
+
+class Tokens:
+    """The owner's tokens; all owners' for who runs the gateway.
+
+    All of it needs a token with the scope `admin`, and raises `ForbiddenError` for others.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        name: str,
+        *,
+        scopes: Iterable[str] = ("run",),
+        owner: str | None = None,
+        expires_in: float | None = None,
+    ) -> NewToken:
+        """Make one. Its `token` is the secret, which cannot be had again.
+
+        `scopes` are of `read`, `run` and `admin`. It is for the caller's sessions; only who
+        runs the gateway names another `owner`. It is valid for `expires_in` seconds, or
+        until it is revoked. When the answer is lost, look for it in the list, and revoke it.
+        """
+        request = _requests.create_token(name, scopes, owner, expires_in)
+        return self._transport.send(NewToken, request)
+
+    def list(self, *, limit: int = 100, offset: int = 0) -> Sequence[TokenModel]:
+        """A page of them, the newest first, without their secrets; also those that ended lately."""
+        found = self._transport.send(TokenList, _requests.list_tokens(limit, offset))
+        return found.tokens
+
+    def revoke(self, id: UUID | str) -> TokenModel:
+        """End it at once: requests with it fail, what is open with it is cut off.
+
+        Harmless when it has ended. Raises `NotFoundError`.
+        """
+        return self._transport.send(TokenModel, _requests.revoke_token(id))

@@ -1,0 +1,1 @@
+"""Who may use the gateway, what for, how often, and until when."""

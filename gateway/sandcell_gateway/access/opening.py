@@ -1,0 +1,31 @@
+"""The kinds of tokens that a running gateway takes, wired."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from sandcell_gateway.access.issuer import Issuer
+from sandcell_gateway.access.leases import Leases
+from sandcell_gateway.access.tokens import TokenService
+from sandcell_gateway.auth import Authenticator
+from sandcell_gateway.store.tokens import TokenStore
+
+
+@asynccontextmanager
+async def open_access(
+    database: AsyncEngine, issuer: Issuer | None, authenticator: Authenticator, leases: Leases
+) -> AsyncGenerator[TokenService]:
+    """Teach the authenticator stored tokens, and the issuer's JWTs if there is one."""
+    async with AsyncExitStack() as stack:
+        tokens = TokenService(TokenStore(database), leases)
+        authenticator.add(tokens.principal)
+        if issuer is not None:
+            # Only who uses JWTs waits for what they need.
+            from sandcell_gateway.access.jwts import open_jwts
+
+            jwts = await stack.enter_async_context(open_jwts(issuer))
+            authenticator.add(jwts.principal)
+        yield tokens
