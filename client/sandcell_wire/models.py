@@ -9,19 +9,50 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from sandcell_wire.codes import Code
 from sandcell_wire.states import JournalState, Status
-from sandcell_wire.words import ENV_NAME, INTERPRETER, SESSION_NAME, webhook_url
+from sandcell_wire.words import (
+    ENV_NAME,
+    INTERPRETER,
+    MAX_WEBHOOK_URL,
+    SESSION_NAME,
+    webhook_url,
+)
 
 Name = Annotated[str, StringConstraints(pattern=SESSION_NAME)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
 Interpreter = Annotated[str, StringConstraints(pattern=INTERPRETER)]
 SourceCode = Annotated[str, StringConstraints(min_length=1, max_length=1 << 19)]
 ExecutionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{8,64}$")]
-WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
+WebhookUrl = Annotated[
+    str,
+    AfterValidator(webhook_url),
+    Field(
+        json_schema_extra={
+            "pattern": "^https://[^/?#@]+([/?][^#]*)?$",
+            "maxLength": MAX_WEBHOOK_URL,
+        }
+    ),
+]
 WebhookState = Literal["pending", "delivered", "given_up"]
+
+
+def _bytes_schema(least: int) -> WithJsonSchema:
+    """How bytes are described: as a number, or as text with a unit."""
+    number = {"type": "integer", "minimum": least}
+    text = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?[KMGTP]?i?B?$", "examples": ["4GiB"]}
+    return WithJsonSchema({"anyOf": [number, text]})
+
 
 CLIENT_LABEL, KERNEL = "client", "kernel"
 """Key and value of the label on sessions that a local kernel made for itself."""
@@ -51,11 +82,11 @@ class Reason(Answer):
 class SessionLimits(Model):
     """What a session may use. Left out, it may use what the gateway allows one session."""
 
-    memory: Annotated[ByteSize, Field(ge=64 << 20)] | None = None
+    memory: Annotated[ByteSize, Field(ge=64 << 20), _bytes_schema(64 << 20)] | None = None
     """Bytes, or text such as `4GiB`; of all its processes together."""
     cpus: Annotated[float, Field(gt=0, le=4096)] | None = None
     """Processors' worth of time, e.g. 1.5."""
-    disk: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
+    disk: Annotated[ByteSize, Field(ge=1 << 20), _bytes_schema(1 << 20)] | None = None
     """Bytes, or text such as `20GiB`; of workspace and installed packages together."""
     processes: Annotated[int, Field(ge=16, le=65536)] | None = None
 

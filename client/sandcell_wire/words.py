@@ -13,6 +13,7 @@ GATEWAY_URL = r"^https?://[^\s/]+"
 MISSED = "missed"
 """Begin with the executions of which nobody has seen the end."""
 AFTER = r"^(missed|[0-9]{1,18})$"
+LABEL = r"^[^=]+="
 CLIENT = r"^[\x21-\x7e]{1,64}$"
 
 MAX_WEBHOOK_URL = 2048
@@ -31,6 +32,7 @@ EXPECTED = {
     INTERPRETER: "a UUID in small letters",
     GATEWAY_URL: "an address that begins with http:// or https://, such as 'https://host:8621'",
     AFTER: "a number, or 'missed'",
+    LABEL: "KEY=VALUE, such as 'team=birds'",
     CLIENT: "1 to 64 visible ASCII characters",
 }
 

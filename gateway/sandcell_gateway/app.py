@@ -6,12 +6,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from sandcell_gateway.auth import Authenticator
 from sandcell_gateway.idempotency import IdempotencyKeys
-from sandcell_gateway.middleware import Edge, HostCheck, handle
+from sandcell_gateway.middleware import Edge, HostCheck, handle, no_such_method
+from sandcell_gateway.openapi import Api, operation_id
 from sandcell_gateway.paths import DATABASE
 from sandcell_gateway.problems import TABLE
 from sandcell_gateway.proofs.keys import SigningKeys
@@ -36,7 +36,7 @@ def create_app(
     *,
     embedded: bool = False,
     on_running: Callable[[Callable[[], bool]], None] = lambda needed: None,
-) -> FastAPI:
+) -> Api:
     """The application. Its directories must exist and be locked (`paths`).
 
     `on_running` gets, as soon as it runs, what says whether anything needs it to go on: a
@@ -46,7 +46,7 @@ def create_app(
     keys = SigningKeys.open(settings.state_dir)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(app: Api) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(open_database(settings.state_dir / DATABASE))
             store = SessionStore(database)
@@ -71,13 +71,14 @@ def create_app(
             on_running(lambda: service.live > 0 or webhooks.needed)
             yield
 
-    app = FastAPI(
+    app = Api(
         title="sandcell",
         version=health.VERSION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        exception_handlers=dict.fromkeys(TABLE, handle),
+        generate_unique_id_function=operation_id,
+        exception_handlers={**dict.fromkeys(TABLE, handle), 405: no_such_method},
     )
     app.state.authenticator = authenticator
     for part in (health, sessions, code, files, history, proofs, channels):

@@ -7,16 +7,19 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import StringConstraints, WithJsonSchema
 
 from sandcell_gateway.auth import Principal, current_principal
 from sandcell_gateway.errors import BadRequest
 from sandcell_gateway.idempotency import KEY_PATTERN, IdempotencyKeys, Keyed
+from sandcell_gateway.openapi import LIVE_SESSION, SESSION, problems_of
 from sandcell_gateway.routes.pages import Limit, Offset
 from sandcell_gateway.sessions.service import MAX_WAIT, Page, SessionService
 from sandcell_gateway.store.sessions import Order
+from sandcell_wire.codes import Code
 from sandcell_wire.models import SessionCreate, SessionList, SessionModel, SessionRestart
-from sandcell_wire.states import LIVE, expand
-from sandcell_wire.words import CLIENT
+from sandcell_wire.states import GROUPS, LIVE, Status, expand
+from sandcell_wire.words import CLIENT, LABEL
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
@@ -24,6 +27,12 @@ MAX_GRACE = 86_400.0
 """Most seconds that a close can be put off."""
 
 _WAIT = re.compile(r"(?:^|,)\s*wait\s*=\s*\"?(\d+(?:\.\d+)?)\"?\s*(?:,|;|$)", re.IGNORECASE)
+
+
+StatusWord = Annotated[
+    str, WithJsonSchema({"type": "string", "enum": list(dict.fromkeys([*GROUPS, *Status]))})
+]
+Label = Annotated[str, StringConstraints(pattern=LABEL)]
 
 
 def service_of(request: Request) -> SessionService:
@@ -55,23 +64,24 @@ def preferred_wait(prefer: str | None) -> float:
 
 
 def _labels(words: list[str]) -> dict[str, str]:
-    labels: dict[str, str] = {}
-    for word in words:
-        key, found, value = word.partition("=")
-        if not found or not key:
-            raise BadRequest(f"label: expected KEY=VALUE, got {word!r}")
-        labels[key] = value
-    return labels
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
 
 
-@router.post("")
-async def create(
+@router.post(
+    "",
+    responses=problems_of(
+        Code.CONFLICT, Code.REQUEST_IN_FLIGHT, Code.QUOTA_EXCEEDED, Code.ENGINE_UNAVAILABLE
+    ),
+)
+async def create_session(
     body: SessionCreate,
     service: Service,
     caller: Caller,
     keys: Keys,
-    prefer: Annotated[str | None, Header()] = None,
-    idempotency_key: Annotated[str | None, Header(pattern=KEY_PATTERN)] = None,
+    prefer: Annotated[str | None, Header(alias="Prefer")] = None,
+    idempotency_key: Annotated[
+        str | None, Header(alias="Idempotency-Key", pattern=KEY_PATTERN)
+    ] = None,
 ) -> SessionModel:
     """Make a session. `Prefer: wait=SECONDS` answers when it is ready or has failed.
 
@@ -92,8 +102,8 @@ async def list_sessions(
     caller: Caller,
     limit: Limit = 100,
     offset: Offset = 0,
-    status: Annotated[list[str] | None, Query()] = None,
-    label: Annotated[list[str] | None, Query()] = None,
+    status: Annotated[list[StatusWord] | None, Query()] = None,
+    label: Annotated[list[Label] | None, Query()] = None,
     search: Annotated[str | None, Query(max_length=64)] = None,
     order_by: Order = "-created_at",
 ) -> SessionList:
@@ -112,14 +122,14 @@ async def list_sessions(
     )
 
 
-@router.get("/{session_id}")
-async def get(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
+@router.get("/{session_id}", responses=problems_of(*SESSION))
+async def get_session(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
     """One session."""
     return await service.get(caller, str(session_id))
 
 
-@router.delete("/{session_id}")
-async def close(
+@router.delete("/{session_id}", responses=problems_of(*SESSION))
+async def close_session(
     session_id: UUID,
     service: Service,
     caller: Caller,
@@ -134,15 +144,15 @@ async def close(
     return await service.close(caller, str(session_id), grace, client)
 
 
-@router.post("/{session_id}/restart")
-async def restart(
+@router.post("/{session_id}/restart", responses=problems_of(*LIVE_SESSION, Code.CONFLICT))
+async def restart_session(
     session_id: UUID, service: Service, caller: Caller, body: SessionRestart | None = None
 ) -> SessionModel:
     """A fresh interpreter; files and packages stay."""
     return await service.restart(caller, str(session_id), body.interpreter if body else None)
 
 
-@router.post("/{session_id}/interrupt")
-async def interrupt(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
+@router.post("/{session_id}/interrupt", responses=problems_of(*LIVE_SESSION, Code.CONFLICT))
+async def interrupt_session(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
     """Interrupt whatever runs."""
     return await service.interrupt(caller, str(session_id))
