@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -13,7 +14,14 @@ from uuid import UUID
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from sandcell.errors import GatewayError, RequestInvalid, error_of
-from sandcell_wire.models import CodeRun, ExecutionEvent, JobCreate, SessionCreate, SessionRestart
+from sandcell_wire.models import (
+    CodeRun,
+    ExecutionEvent,
+    JobCreate,
+    SessionCreate,
+    SessionRestart,
+    SessionUpdate,
+)
 from sandcell_wire.paths import named_parts
 from sandcell_wire.words import reason
 
@@ -27,6 +35,12 @@ _EVENT = TypeAdapter[ExecutionEvent](ExecutionEvent)
 
 M = TypeVar("M", bound=BaseModel)
 Param = str | int | float | None
+
+
+class Unchanged(Enum):
+    """What stands for a value that is left as it is, where None is a value."""
+
+    UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True)
@@ -113,6 +127,7 @@ def list_sessions(
     offset: int,
     status: Sequence[str],
     labels: Mapping[str, str],
+    type: str | None,
     search: str | None,
     order_by: str | None,
 ) -> ApiRequest:
@@ -120,13 +135,30 @@ def list_sessions(
     params: list[tuple[str, Param]] = [("limit", limit), ("offset", offset)]
     params += [("status", word) for word in status]
     params += [("label", f"{key}={value}") for key, value in labels.items()]
-    params += [("search", search), ("order_by", order_by)]
+    params += [("type", type), ("search", search), ("order_by", order_by)]
     return ApiRequest("GET", _path(SESSIONS, params))
 
 
 def get(session_id: UUID | str) -> ApiRequest:
     """Look at one session."""
     return ApiRequest("GET", session_path(session_id))
+
+
+def update(
+    session_id: UUID | str,
+    name: str | Unchanged | None,
+    metadata: Mapping[str, str | None] | None,
+) -> ApiRequest:
+    """Change name and labels. Raises `RequestInvalid`."""
+    given: dict[str, Any] = {} if name is Unchanged.UNCHANGED else {"name": name}
+    if metadata is not None:
+        given["metadata"] = dict(metadata)
+    try:
+        body = SessionUpdate.model_validate(given)
+    except ValidationError as error:
+        raise _invalid(error) from None
+    fields = body.model_dump(mode="json", exclude_unset=True)
+    return ApiRequest("PATCH", session_path(session_id), fields)
 
 
 def close(session_id: UUID | str, grace: float, client: str | None = None) -> ApiRequest:

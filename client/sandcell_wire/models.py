@@ -5,6 +5,7 @@ Times are RFC 3339 in UTC, durations are seconds, ids are UUID4.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -29,9 +30,18 @@ from sandcell_wire.words import (
     webhook_url,
 )
 
+MAX_METADATA = 64
+"""Most labels of one session."""
+TYPE_LABEL = "type"
+"""Key of the label that says of which type a session is."""
+MAX_VALUE = 4096
+"""Most characters of a label's value."""
+
 Name = Annotated[str, StringConstraints(pattern=SESSION_NAME)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
 Interpreter = Annotated[str, StringConstraints(pattern=INTERPRETER)]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+MetadataValue = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 SourceCode = Annotated[str, StringConstraints(min_length=1, max_length=1 << 19)]
 ExecutionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{8,64}$")]
 WebhookUrl = Annotated[
@@ -108,7 +118,9 @@ class SessionCreate(Model):
     name: Name | None = None
     """Unique among the owner's live sessions; a named session outlives its kernel."""
     language: str = "python"
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=64)
+    metadata: dict[MetadataKey, MetadataValue] = Field(
+        default_factory=dict, max_length=MAX_METADATA
+    )
     """Labels, free for the owner's use."""
     env: dict[EnvName, str] = Field(default_factory=dict, max_length=256)
     """Environment of the session's processes; never listed or logged."""
@@ -117,6 +129,24 @@ class SessionCreate(Model):
     image: str | None = None
     """Prefix of the Python environment to run in; only an embedded gateway accepts one."""
     limits: SessionLimits = SessionLimits()
+
+
+class SessionUpdate(Model):
+    """Body of `PATCH /v1/sessions/{id}`: a JSON merge patch (RFC 7396). What is left out stays."""
+
+    name: Name | None = None
+    """Null takes the name away."""
+    metadata: dict[MetadataKey, MetadataValue | None] | None = Field(
+        default=None, max_length=2 * MAX_METADATA
+    )
+    """Labels to set; null takes one away, and in place of all takes all away."""
+
+    def merged(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """These labels as they are after it."""
+        if self.metadata is None:
+            return {} if "metadata" in self.model_fields_set else dict(metadata)
+        both = {**metadata, **self.metadata}
+        return {key: value for key, value in both.items() if value is not None}
 
 
 class SessionRestart(Model):

@@ -185,6 +185,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "SessionCreate": {"metadata": {"team": "birds"}, "env": {"DATA_DIR": "data"}},
     "SessionList": {"sessions": [_SESSION], **_PAGE},
     "SessionModel": _SESSION,
+    "SessionUpdate": {"name": "report", "metadata": {"team": None, "type": "notebook"}},
     "SessionRestart": {"interpreter": "9f1c2b7ad80e4a5f8d3b6c1e0f9a7b52"},
 }
 """By the names of the models."""

@@ -62,11 +62,13 @@ def test_list() -> None:
         offset=0,
         status=["idle", "paused"],
         labels={"a": "b&c"},
+        type="notebook",
         search=None,
         order_by="-name",
     )
     assert request.path == (
-        "/v1/sessions?limit=5&offset=0&status=idle&status=paused&label=a%3Db%26c&order_by=-name"
+        "/v1/sessions?limit=5&offset=0&status=idle&status=paused&label=a%3Db%26c"
+        "&type=notebook&order_by=-name"
     )
 
 

@@ -29,6 +29,7 @@ MOST = {"create_session": 4, "restart_session": 6}
 """How often examples may do what is dear: each is a sandbox or an interpreter."""
 IN_WORDS = {
     "create_session": "how much a text such as `1KiB` is, and what the gateway allows",
+    "update_session": "how many labels it has then",
     **dict.fromkeys(
         ("read_file", "write_file", "delete_file", "list_files"), "the bytes of a path's parts"
     ),

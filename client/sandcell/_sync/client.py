@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,7 @@ from sandcell import _requests
 from sandcell._sync.execution import execute
 from sandcell._sync.files import Files
 from sandcell._sync.transport import Transport
-from sandcell._requests import ChannelTarget
+from sandcell._requests import ChannelTarget, Unchanged
 from sandcell.errors import ConflictError, SessionNotFound
 from sandcell.results import ExecutionResult, OnOutput
 from sandcell.settings import ClientSettings
@@ -79,6 +79,19 @@ class Session:
     def refresh(self) -> Self:
         """Ask the gateway for its present state. Raises `SessionNotFound`."""
         return self._send(_requests.get(self.id))
+
+    def update(
+        self,
+        *,
+        name: str | Unchanged | None = Unchanged.UNCHANGED,
+        metadata: Mapping[str, str | None] | None = None,
+    ) -> Self:
+        """Give it another name, or with None no name, and set labels; None takes a label away.
+
+        What is not named stays. Raises `ConflictError` when another live session of yours
+        has the name, and `SessionExpired` when it is closed.
+        """
+        return self._send(_requests.update(self.id, name, metadata))
 
     def restart(self, *, interpreter: str | None = None) -> Self:
         """A fresh interpreter over the same files; returns when it is ready.
@@ -240,25 +253,62 @@ class Sessions:
         offset: int = 0,
         status: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        type: str | None = None,
         search: str | None = None,
         order_by: str | None = None,
     ) -> Sequence[Session]:
         """Sessions, newest first; live ones unless `status` names others.
 
-        `status` takes statuses and the groups `running` and `paused`; `search` is part
-        of a name or the beginning of an id; `order_by` is created_at, updated_at or
-        name, with `-` for descending.
+        `status` takes statuses and the groups `running` and `paused`; `type` is the label
+        of that name; `search` is part of a name or of a label's value, or the beginning of
+        an id; `order_by` is created_at, updated_at or name, with `-` for descending.
+        `limit` is 500 at most; `iterate` has no limit.
         """
         request = _requests.list_sessions(
             limit=limit,
             offset=offset,
             status=status,
             labels=labels or {},
+            type=type,
             search=search,
             order_by=order_by,
         )
         page = self._transport.send(SessionList, request)
         return [Session(self._transport, model) for model in page.sessions]
+
+    def iterate(
+        self,
+        *,
+        status: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        type: str | None = None,
+        search: str | None = None,
+        order_by: str | None = None,
+        page: int = _requests.MAX_PAGE,
+    ) -> Generator[Session]:
+        """All that `list` finds, asked for `page` at a time.
+
+        None comes twice; what is made or closed meanwhile may be missed.
+        """
+        seen: set[UUID] = set()
+        offset = 0
+        while True:
+            found = self.list(
+                limit=page,
+                offset=offset,
+                status=status,
+                labels=labels,
+                type=type,
+                search=search,
+                order_by=order_by,
+            )
+            for session in found:
+                if session.id not in seen:
+                    seen.add(session.id)
+                    yield session
+            offset += len(found)
+            if len(found) < page:
+                return
 
     def get(self, id: UUID | str) -> Session:
         """The session with this id, or the live one with this name or unique beginning of an id.
@@ -269,7 +319,7 @@ class Sessions:
             model = self._transport.send(SessionModel, _requests.get(exact))
             return Session(self._transport, model)
         word = str(id)
-        found = self.list(search=word, limit=_requests.MAX_PAGE)
+        found = [session for session in self.iterate(search=word)]
         named = [session for session in found if session.name == word]
         begin = [session for session in found if str(session.id).startswith(word)]
         return _only(word, named or begin)

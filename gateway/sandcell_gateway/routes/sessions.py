@@ -17,7 +17,15 @@ from sandcell_gateway.routes.pages import Limit, Offset
 from sandcell_gateway.sessions.service import MAX_WAIT, Page, SessionService
 from sandcell_gateway.store.sessions import Order
 from sandcell_wire.codes import Code
-from sandcell_wire.models import SessionCreate, SessionList, SessionModel, SessionRestart
+from sandcell_wire.models import (
+    MAX_VALUE,
+    TYPE_LABEL,
+    SessionCreate,
+    SessionList,
+    SessionModel,
+    SessionRestart,
+    SessionUpdate,
+)
 from sandcell_wire.states import GROUPS, LIVE, Status, expand
 from sandcell_wire.words import CLIENT, LABEL
 
@@ -63,8 +71,11 @@ def preferred_wait(prefer: str | None) -> float:
     return min(float(found[1]), MAX_WAIT) if found else 0.0
 
 
-def _labels(words: list[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (word.partition("=") for word in words)}
+def _labels(words: list[str], type: str | None) -> frozenset[tuple[str, str]]:
+    given = [f"{TYPE_LABEL}={type}"] if type is not None else []
+    return frozenset(
+        (key, value) for key, _, value in (word.partition("=") for word in (*words, *given))
+    )
 
 
 @router.post(
@@ -104,10 +115,15 @@ async def list_sessions(
     offset: Offset = 0,
     status: Annotated[list[StatusWord] | None, Query()] = None,
     label: Annotated[list[Label] | None, Query()] = None,
+    type: Annotated[str | None, Query(max_length=MAX_VALUE)] = None,
     search: Annotated[str | None, Query(max_length=64)] = None,
     order_by: Order = "-created_at",
 ) -> SessionList:
-    """Your sessions; live ones unless `status` names others."""
+    """Your sessions; live ones unless `status` names others.
+
+    `label` is KEY=VALUE and may be repeated, `type` is the label of that name, and `search`
+    part of a name or of a label's value, or the beginning of an id.
+    """
     try:
         statuses = expand(status) if status else LIVE
     except ValueError as error:
@@ -116,7 +132,7 @@ async def list_sessions(
         caller,
         Page(limit, offset),
         statuses=statuses,
-        labels=_labels(label or []),
+        labels=_labels(label or [], type),
         search=search,
         order_by=order_by,
     )
@@ -126,6 +142,14 @@ async def list_sessions(
 async def get_session(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
     """One session."""
     return await service.get(caller, str(session_id))
+
+
+@router.patch("/{session_id}", responses=problems_of(*LIVE_SESSION, Code.CONFLICT))
+async def update_session(
+    session_id: UUID, body: SessionUpdate, service: Service, caller: Caller
+) -> SessionModel:
+    """Change its name and its labels: a JSON merge patch (RFC 7396)."""
+    return await service.update(caller, str(session_id), body)
 
 
 @router.delete("/{session_id}", responses=problems_of(*SESSION))

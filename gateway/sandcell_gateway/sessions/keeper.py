@@ -20,7 +20,7 @@ from typing import Any
 import structlog
 
 from sandcell_gateway.clock import now
-from sandcell_gateway.errors import GatewayError, ShimUnreachable
+from sandcell_gateway.errors import BadRequest, GatewayError, NameTaken, ShimUnreachable
 from sandcell_gateway.sessions.control import UNREACHABLE, ControlLink, StatusReport, open_control
 from sandcell_gateway.sessions.ending import end_sandbox
 from sandcell_gateway.sessions.places import Places
@@ -28,10 +28,10 @@ from sandcell_gateway.sessions.processes import ShimProcess, same_boot
 from sandcell_gateway.sessions.use import RETURN, PutOff, Use, end_reason, expires_at
 from sandcell_gateway.sessions.view import Watched, follow, model_of, row_reason, stored_status
 from sandcell_gateway.store.database import to_the_end
-from sandcell_gateway.store.sessions import SessionStore
+from sandcell_gateway.store.sessions import Duplicate, SessionStore
 from sandcell_gateway.store.tables import SessionRow
 from sandcell_wire.control import ControlError
-from sandcell_wire.models import Reason, SessionModel
+from sandcell_wire.models import MAX_METADATA, Reason, SessionModel, SessionUpdate
 from sandcell_wire.states import (
     FINAL,
     Event,
@@ -100,6 +100,7 @@ class Keeper:
         self._found = not recovered
         self._crashes: deque[float] = deque(maxlen=MAX_CRASHES)
         self._wake = asyncio.Event()
+        self._updating = asyncio.Lock()
         self._log = _log.bind(session=row.id)
 
     # What others see and ask -----------------------------------------------------
@@ -187,6 +188,22 @@ class Keeper:
         if self.row.desired != CLOSED and not self.final and self.row.closes_at is not None:
             await self._write(closes_at=None)
         self._wake.set()
+
+    async def update(self, wanted: SessionUpdate) -> None:
+        """Change name and labels. Raises `NameTaken`, or `BadRequest` for too many labels."""
+        async with self._updating:  # what is merged is read before it is written
+            labels = wanted.merged(self.row.labels)
+            if len(labels) > MAX_METADATA:
+                raise BadRequest(
+                    f"metadata: at most {MAX_METADATA} labels, got {len(labels)}",
+                    "take some away: set them to null",
+                )
+            name = wanted.name if "name" in wanted.model_fields_set else self.row.name
+            try:
+                await self._write(name=name, labels=labels)
+            except Duplicate as error:
+                raise NameTaken(str(name)) from error
+        self._wake.set()  # one with a name does not expire
 
     async def request(self, op: str, args: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Pass a request to the shim; its answer. Raises what `ControlLink.request` raises."""

@@ -39,7 +39,13 @@ from sandcell_gateway.shim.spec import ShimSpec
 from sandcell_gateway.splice import Upstream, connect
 from sandcell_gateway.store.sessions import Duplicate, Order, Query, SessionStore
 from sandcell_gateway.store.tables import SessionRow
-from sandcell_wire.models import LimitsModel, SessionCreate, SessionList, SessionModel
+from sandcell_wire.models import (
+    LimitsModel,
+    SessionCreate,
+    SessionList,
+    SessionModel,
+    SessionUpdate,
+)
 from sandcell_wire.states import FINAL, LIVE, Status
 
 LANGUAGES = ("python",)
@@ -242,14 +248,14 @@ class SessionService:
         page: Page,
         *,
         statuses: frozenset[Status] = LIVE,
-        labels: dict[str, str] | None = None,
+        labels: frozenset[tuple[str, str]] = frozenset(),
         search: str | None = None,
         order_by: Order = "-created_at",
     ) -> SessionList:
         """A page of the owner's sessions; live ones unless other statuses are named."""
         # A stored status may be behind what the shim reported, so all live rows are read.
         stored = (statuses & FINAL) | (LIVE if statuses & LIVE else frozenset[Status]())
-        query = Query(principal.owner, stored, labels or {}, search, order_by)
+        query = Query(principal.owner, stored, labels, search, order_by)
         before = self._reconciler.keepers  # as in `_find`
         models = [
             _model(row, before.get(row.id) or self._reconciler.get(row.id))
@@ -269,6 +275,14 @@ class SessionService:
         if keeper is None or keeper.final or keeper.closing:
             raise SessionEnded(session_id, row.status, row.reason_text)
         return keeper
+
+    async def update(
+        self, principal: Principal, session_id: str, wanted: SessionUpdate
+    ) -> SessionModel:
+        """Change name and labels. Raises `SessionEnded`, `NameTaken` or `BadRequest`."""
+        keeper = await self.keeper(principal, session_id)
+        await keeper.update(wanted)
+        return keeper.model
 
     async def restart(
         self, principal: Principal, session_id: str, interpreter: str | None
