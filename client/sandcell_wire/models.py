@@ -5,6 +5,7 @@ Times are RFC 3339 in UTC, durations are seconds, ids are UUID4.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from uuid import UUID
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -21,11 +23,14 @@ from pydantic import (
 )
 
 from sandcell_wire.codes import Code
+from sandcell_wire.paths import MAX_PATH
 from sandcell_wire.states import JournalState, Status
 from sandcell_wire.words import (
+    BYTES,
     ENV_NAME,
     INTERPRETER,
     MAX_WEBHOOK_URL,
+    NO_NUL,
     SESSION_NAME,
     webhook_url,
 )
@@ -39,6 +44,8 @@ MAX_VALUE = 4096
 
 Name = Annotated[str, StringConstraints(pattern=SESSION_NAME)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
+NoNul = Annotated[str, StringConstraints(pattern=NO_NUL)]
+"""What is handed to the operating system, where a NUL ends a text."""
 Interpreter = Annotated[str, StringConstraints(pattern=INTERPRETER)]
 MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 MetadataValue = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
@@ -57,12 +64,23 @@ WebhookUrl = Annotated[
 WebhookState = Literal["pending", "delivered", "given_up"]
 
 
-def _bytes_schema(least: int) -> WithJsonSchema:
-    """How bytes are described: as a number, or as text with a unit."""
-    number = {"type": "integer", "minimum": least}
-    text = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?[KMGTP]?i?B?$", "examples": ["4GiB"]}
-    return WithJsonSchema({"anyOf": [number, text]})
+def _bytes(value: object) -> object:
+    # ByteSize takes what merely begins with a size.
+    if isinstance(value, str) and re.fullmatch(BYTES, value):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
+        return int(value)
+    raise ValueError("expected a number of bytes, or text such as '4GiB'")
 
+
+def _bytes_schema(least: int) -> WithJsonSchema:
+    number = {"type": "integer", "minimum": least}
+    return WithJsonSchema(
+        {"anyOf": [number, {"type": "string", "pattern": BYTES, "examples": ["4GiB"]}]}
+    )
+
+
+SomeBytes = Annotated[ByteSize, BeforeValidator(_bytes)]
 
 CLIENT_LABEL, KERNEL = "client", "kernel"
 """Key and value of the label on sessions that a local kernel made for itself."""
@@ -92,11 +110,11 @@ class Reason(Answer):
 class SessionLimits(Model):
     """What a session may use. Left out, it may use what the gateway allows one session."""
 
-    memory: Annotated[ByteSize, Field(ge=64 << 20), _bytes_schema(64 << 20)] | None = None
+    memory: Annotated[SomeBytes, Field(ge=64 << 20), _bytes_schema(64 << 20)] | None = None
     """Bytes, or text such as `4GiB`; of all its processes together."""
     cpus: Annotated[float, Field(gt=0, le=4096)] | None = None
     """Processors' worth of time, e.g. 1.5."""
-    disk: Annotated[ByteSize, Field(ge=1 << 20), _bytes_schema(1 << 20)] | None = None
+    disk: Annotated[SomeBytes, Field(ge=1 << 20), _bytes_schema(1 << 20)] | None = None
     """Bytes, or text such as `20GiB`; of workspace and installed packages together."""
     processes: Annotated[int, Field(ge=16, le=65536)] | None = None
 
@@ -117,16 +135,16 @@ class SessionCreate(Model):
 
     name: Name | None = None
     """Unique among the owner's live sessions; a named session outlives its kernel."""
-    language: str = "python"
+    language: Annotated[str, StringConstraints(max_length=64)] = "python"
     metadata: dict[MetadataKey, MetadataValue] = Field(
         default_factory=dict, max_length=MAX_METADATA
     )
     """Labels, free for the owner's use."""
-    env: dict[EnvName, str] = Field(default_factory=dict, max_length=256)
+    env: dict[EnvName, NoNul] = Field(default_factory=dict, max_length=256)
     """Environment of the session's processes; never listed or logged."""
     interpreter: Interpreter | None = None
     """The id that the interpreter's messages carry in `header.session`."""
-    image: str | None = None
+    image: Annotated[NoNul, StringConstraints(max_length=MAX_PATH)] | None = None
     """Prefix of the Python environment to run in; only an embedded gateway accepts one."""
     limits: SessionLimits = SessionLimits()
 

@@ -8,6 +8,8 @@ from typing import Any
 
 SESSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+BYTES = r"^[0-9]{1,20}(\.[0-9]{1,20})? ?([KMGTPkmgtp][Ii]?)?[Bb]?$"
+NO_NUL = r"^[^\x00]*$"
 INTERPRETER = r"^[0-9a-f-]{32,36}$"
 GATEWAY_URL = r"^https?://[^\s/]+"
 MISSED = "missed"
@@ -29,6 +31,7 @@ EXPECTED = {
     SESSION_NAME: "1 to 64 letters, digits, dots, hyphens and underscores, "
     "with a letter or digit first, such as 'analysis-2'",
     ENV_NAME: "a variable's name of letters, digits and underscores, such as 'DATA_DIR'",
+    NO_NUL: "a text without NUL",
     INTERPRETER: "a UUID in small letters",
     GATEWAY_URL: "an address that begins with http:// or https://, such as 'https://host:8621'",
     AFTER: "a number, or 'missed'",
