@@ -54,6 +54,7 @@ if typing.TYPE_CHECKING:
         ProofList,
         ProofModel,
         Reason,
+        SessionEvent,
         SessionModel,
     )
     from sandcell_wire.states import JournalState, Status
@@ -99,6 +100,7 @@ _HOMES = {
         "ProofList",
         "ProofModel",
         "Reason",
+        "SessionEvent",
         "SessionModel",
     ),
     "sandcell_wire.states": ("JournalState", "Status"),
@@ -143,6 +145,7 @@ __all__ = [
     "Result",
     "SandcellError",
     "Session",
+    "SessionEvent",
     "SessionExpired",
     "SessionModel",
     "SessionNotFound",

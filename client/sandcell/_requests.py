@@ -19,6 +19,7 @@ from sandcell_wire.models import (
     ExecutionEvent,
     JobCreate,
     SessionCreate,
+    SessionEvent,
     SessionRestart,
     SessionUpdate,
 )
@@ -28,6 +29,8 @@ from sandcell_wire.words import reason
 SESSIONS = "/v1/sessions"
 NDJSON = "application/x-ndjson"
 KEY_HEADER = "Idempotency-Key"
+MAX_WAIT = 300.0
+"""Most seconds that one request waits for a session."""
 MAX_PAGE = 500
 """Sessions asked for at once when all are wanted."""
 
@@ -139,9 +142,17 @@ def list_sessions(
     return ApiRequest("GET", _path(SESSIONS, params))
 
 
-def get(session_id: UUID | str) -> ApiRequest:
-    """Look at one session."""
-    return ApiRequest("GET", session_path(session_id))
+def get(session_id: UUID | str, until: Sequence[str] = (), wait: float = 0.0) -> ApiRequest:
+    """Look at one session, at once or when it is in such a status."""
+    params: list[tuple[str, Param]] = [("until", word) for word in until]
+    params += [("wait", wait or None)]
+    return ApiRequest("GET", _path(session_path(session_id), params), patience=wait)
+
+
+def events(session_id: UUID | str, last: str | None) -> ApiRequest:
+    """Hear what happens to a session, from behind this event on."""
+    headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
+    return ApiRequest("GET", session_path(session_id, "events"), headers=headers)
 
 
 def update(
@@ -352,6 +363,43 @@ def event_of(line: bytes) -> ExecutionEvent:
         return _EVENT.validate_json(line)
     except ValidationError as error:
         raise _misunderstood("an execution's event") from error
+
+
+class EventFeed:
+    """Reads server-sent events: each has an id, and behind it its data on one line."""
+
+    def __init__(self) -> None:
+        self.last: str | None = None
+        """The id of the newest event that was taken."""
+        self._coming: str | None = None
+        self._known: SessionEvent | None = None
+
+    def take(self, line: bytes) -> SessionEvent | None:
+        """One line; the event that it ends, unless that says nothing new.
+
+        Raises `GatewayError`.
+        """
+        name, _, value = line.decode(errors="replace").partition(":")
+        if name == "id":
+            self._coming = value.strip()
+        if name != "data":
+            return None
+        try:
+            event = SessionEvent.model_validate_json(value)
+        except ValidationError as error:
+            raise _misunderstood("a session's event") from error
+        self.last = self._coming
+        known = self._known
+        if event.old is None and known is not None:
+            # The present state, after events that nobody has kept: what is it to us?
+            if event.new is not known.new:
+                event = event.model_copy(update={"old": known.new})
+            elif known.type in (event.type, "error"):
+                return None
+            else:
+                event = event.model_copy(update={"old": known.old})
+        self._known = event
+        return event
 
 
 def check(status: int, headers: Mapping[str, str], body: bytes) -> None:

@@ -61,6 +61,7 @@ WebhookUrl = Annotated[
         }
     ),
 ]
+SessionEventType = Literal["status_changed", "error", "terminated"]
 WebhookState = Literal["pending", "delivered", "given_up"]
 
 
@@ -195,6 +196,19 @@ class SessionModel(Answer):
     journal: JournalState = JournalState.UNPROVEN
     """Whether the journal is the one that was signed, as found when the gateway or the
     session's supervisor took the session over the last time."""
+
+
+class SessionEvent(Answer):
+    """The data of one of the server-sent events of `GET /v1/sessions/{id}/events`."""
+
+    type: SessionEventType
+    session_id: UUID
+    old: Status | None
+    """None when it is not known: then `new` is the present status, whenever it began."""
+    new: Status
+    reason: Reason | None
+    at: datetime
+    """When the gateway noticed it."""
 
 
 class SessionList(Answer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
@@ -15,7 +16,7 @@ from sandcell_gateway.openapi import Api, operation_id
 from sandcell_gateway.paths import DATABASE
 from sandcell_gateway.problems import TABLE
 from sandcell_gateway.proofs.keys import SigningKeys
-from sandcell_gateway.routes import channels, code, files, health, history, proofs, sessions
+from sandcell_gateway.routes import channels, code, events, files, health, history, proofs, sessions
 from sandcell_gateway.sessions.proofs import ProofService
 from sandcell_gateway.sessions.proving import Prover
 from sandcell_gateway.sessions.reconciler import open_reconciler
@@ -80,8 +81,8 @@ def create_app(
         generate_unique_id_function=operation_id,
         exception_handlers={**dict.fromkeys(TABLE, handle), 405: no_such_method},
     )
-    app.state.authenticator = authenticator
-    for part in (health, sessions, code, files, history, proofs, channels):
+    app.state.authenticator, app.state.stopping = authenticator, asyncio.Event()
+    for part in (health, sessions, events, code, files, history, proofs, channels):
         app.include_router(part.router)
     hosts = HostCheck(settings.host, settings.allowed_hosts, settings.allowed_origins)
     app.add_middleware(cast("type[ASGIApp]", Edge), hosts=hosts)  # type: ignore[arg-type]

@@ -3,18 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Generator, Callable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid4
 
 from sandcell import _requests
-from sandcell._sync.execution import execute
+from sandcell._sync._threads import pause
+from sandcell._sync.events import events
+from sandcell._sync.execution import FIRST_PAUSE, execute
 from sandcell._sync.files import Files
 from sandcell._sync.transport import Transport
 from sandcell._requests import ChannelTarget, Unchanged
-from sandcell.errors import ConflictError, SessionNotFound
+from sandcell.errors import (
+    ConflictError,
+    GatewayUnreachable,
+    RequestTimeout,
+    SessionExpired,
+    SessionNotFound,
+)
 from sandcell.results import ExecutionResult, OnOutput
 from sandcell.settings import ClientSettings
 from sandcell_wire.models import (
@@ -28,10 +38,13 @@ from sandcell_wire.models import (
     ProofList,
     ProofModel,
     Reason,
+    SessionEvent,
     SessionList,
     SessionModel,
 )
-from sandcell_wire.states import Status
+from sandcell_wire.states import FINAL, Status, expand
+
+OnEvent = Callable[[SessionEvent], object]
 
 
 class Session:
@@ -75,6 +88,70 @@ class Session:
     def reason(self) -> Reason | None:
         """Why it is in this status."""
         return self.model.reason
+
+    def events(self) -> Generator[SessionEvent]:
+        """What happens to it, beginning with its present status, until it has ended.
+
+        When the line breaks, or the gateway restarts, it goes on by itself; `old` is the
+        status that was told before, and moves that no gateway has kept are left out. Raises
+        `GatewayUnreachable` when the line stays away for a minute.
+        """
+        with closing(events(self._transport, self.id)) as happening:
+            for event in happening:
+                change = {"status": event.new, "reason": event.reason}
+                self.model = self.model.model_copy(update=change)
+                yield event
+
+    def watch(
+        self,
+        *,
+        on_status_changed: OnEvent | None = None,
+        on_error: OnEvent | None = None,
+        on_terminated: OnEvent | None = None,
+    ) -> None:
+        """Call these with its events; returns when it has ended. Raises as `events`.
+
+        What they raise ends it, too.
+        """
+        callbacks = {
+            "status_changed": on_status_changed,
+            "error": on_error,
+            "terminated": on_terminated,
+        }
+        with closing(self.events()) as happening:
+            for event in happening:
+                callback = callbacks[event.type]
+                if callback is not None:
+                    callback(event)
+
+    def wait_for(self, *status: str, timeout: float) -> Self:
+        """Return when it is in one of these statuses, or groups of them.
+
+        Goes on when the line breaks. Raises `RequestTimeout` after `timeout` seconds, and
+        `SessionExpired` when it has ended otherwise.
+        """
+        deadline = time.monotonic() + timeout
+        wanted = expand(list(status))
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            try:
+                self._send(_requests.get(self.id, status, min(left, _requests.MAX_WAIT)))
+            except GatewayUnreachable:
+                if left == 0:
+                    raise
+                pause(min(left, FIRST_PAUSE))
+                continue
+            if self.status in wanted:
+                return self
+            if self.status in FINAL:
+                raise SessionExpired(
+                    f"session {self.id} is {self.status.value}", hint="Create another."
+                )
+            if left == 0:
+                raise RequestTimeout(
+                    f"session {self.id} is {self.status.value} after {timeout:g} seconds, "
+                    f"not {' or '.join(status)}"
+                )
 
     def refresh(self) -> Self:
         """Ask the gateway for its present state. Raises `SessionNotFound`."""

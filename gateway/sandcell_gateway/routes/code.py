@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated
@@ -17,6 +16,7 @@ from sandcell_gateway.openapi import LIVE_SESSION, problems_of, schema_of
 from sandcell_gateway.problems import problem_of
 from sandcell_gateway.routes.history import history_of
 from sandcell_gateway.routes.sessions import Caller
+from sandcell_gateway.routes.streaming import with_heartbeat
 from sandcell_gateway.sessions.code import CodeService, Event, Running
 from sandcell_wire.codes import Code
 from sandcell_wire.models import CodeRun, ExecutionEvent, ExecutionModel, StreamFailed
@@ -24,8 +24,6 @@ from sandcell_wire.models import CodeRun, ExecutionEvent, ExecutionModel, Stream
 router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["code"])
 
 NDJSON = "application/x-ndjson"
-HEARTBEAT = 15.0
-"""Seconds of silence after which a stream gets an empty line."""
 
 _EVENT = TypeAdapter[Event | StreamFailed](ExecutionEvent)
 
@@ -68,25 +66,8 @@ async def run_code(
 async def _lines(service: CodeService, running: Running, request_id: str) -> AsyncGenerator[bytes]:
     async with aclosing(service.follow(running)) as events:
         try:
-            async for event in _with_heartbeat(events):
+            async for event in with_heartbeat(events):
                 yield b"\n" if event is None else _EVENT.dump_json(event) + b"\n"
         except Exception as error:
             problem = problem_of(error, request_id)
             yield _EVENT.dump_json(StreamFailed(problem=problem), exclude_none=True) + b"\n"
-
-
-async def _with_heartbeat(events: AsyncGenerator[Event]) -> AsyncGenerator[Event | None]:
-    """The same, and None when nothing came for a while."""
-    while True:
-        coming = asyncio.ensure_future(anext(events, None))
-        try:
-            while not (await asyncio.wait([coming], timeout=HEARTBEAT))[0]:
-                yield None
-        finally:
-            if not coming.done():
-                coming.cancel()
-                await asyncio.wait([coming])
-        event = coming.result()
-        if event is None:
-            return
-        yield event

@@ -78,6 +78,13 @@ def _labels(words: list[str], type: str | None) -> frozenset[tuple[str, str]]:
     )
 
 
+def _statuses(name: str, words: list[str]) -> frozenset[Status]:
+    try:
+        return expand(words)
+    except ValueError as error:
+        raise BadRequest(f"{name}: {error}") from error
+
+
 @router.post(
     "",
     responses=problems_of(
@@ -124,10 +131,7 @@ async def list_sessions(
     `label` is KEY=VALUE and may be repeated, `type` is the label of that name, and `search`
     part of a name or of a label's value, or the beginning of an id.
     """
-    try:
-        statuses = expand(status) if status else LIVE
-    except ValueError as error:
-        raise BadRequest(f"status: {error}") from error
+    statuses = _statuses("status", status) if status else LIVE
     return await service.list(
         caller,
         Page(limit, offset),
@@ -139,9 +143,18 @@ async def list_sessions(
 
 
 @router.get("/{session_id}", responses=problems_of(*SESSION))
-async def get_session(session_id: UUID, service: Service, caller: Caller) -> SessionModel:
-    """One session."""
-    return await service.get(caller, str(session_id))
+async def get_session(
+    session_id: UUID,
+    service: Service,
+    caller: Caller,
+    until: Annotated[list[StatusWord] | None, Query()] = None,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT)] = 0.0,
+) -> SessionModel:
+    """One session; with `until` and `wait` when it is in such a status, or after so many seconds.
+
+    One that has ended is not waited for.
+    """
+    return await service.get(caller, str(session_id), _statuses("until", until or []), wait)
 
 
 @router.patch("/{session_id}", responses=problems_of(*LIVE_SESSION, Code.CONFLICT))

@@ -23,6 +23,7 @@ from sandcell_gateway.clock import now
 from sandcell_gateway.errors import BadRequest, GatewayError, NameTaken, ShimUnreachable
 from sandcell_gateway.sessions.control import UNREACHABLE, ControlLink, StatusReport, open_control
 from sandcell_gateway.sessions.ending import end_sandbox
+from sandcell_gateway.sessions.events import EventLog
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.processes import ShimProcess, same_boot
 from sandcell_gateway.sessions.use import RETURN, PutOff, Use, end_reason, expires_at
@@ -88,6 +89,7 @@ class Keeper:
         self.journal = JournalState.UNPROVEN
         """Set by whoever compares the journal with its proofs."""
         self.changed = Watched()
+        self.events = EventLog(row.id, self.status, self.reason)
         self._store = store
         self._places = places
         # In use when the last gateway ended: as if the client had left just now.
@@ -300,6 +302,7 @@ class Keeper:
 
     async def _move(self, event: Event, reason: Reason | None) -> None:
         self.status, self.reason = next_status(self.status, event), reason
+        self.events.note(self.status, reason)
         self._use.execution(self.status is Status.ACTIVE, now())
         await self._persist()
         self.changed.notify()
@@ -415,6 +418,7 @@ class Keeper:
             self._log.warning("impossible report", error=str(error))
             return
         self.reason = report.reason
+        self.events.note(self.status, self.reason)
         self.interpreter = report.interpreter or self.interpreter
         self._use.execution(self.status is Status.ACTIVE, now())
         if self._unsaved:

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -29,11 +30,12 @@ from sandcell_gateway.journal.records import Entry
 from sandcell_gateway.sessions import limits
 from sandcell_gateway.sessions.control import read_journal
 from sandcell_gateway.sessions.engines import Chosen, EngineChoice
+from sandcell_gateway.sessions.events import EventLog, Happening
 from sandcell_gateway.sessions.keeper import RUNNING, Keeper
 from sandcell_gateway.sessions.patience import Patience
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.reconciler import Reconciler
-from sandcell_gateway.sessions.view import stored_model
+from sandcell_gateway.sessions.view import row_reason, stored_model
 from sandcell_gateway.settings import GatewaySettings
 from sandcell_gateway.shim.spec import ShimSpec
 from sandcell_gateway.splice import Upstream, connect
@@ -60,6 +62,8 @@ ATTACH_TIMEOUT = 20.0
 """Seconds that a channel waits for a shim that is being started."""
 ATTACH_RETRY = 0.05
 UID_TRIES = 8
+LOOK = 60.0
+"""Seconds after which who waits for an event looks again whether one came."""
 
 
 @dataclass(frozen=True)
@@ -238,9 +242,33 @@ class SessionService:
             raise SessionNotFound(session_id)
         return row, before or self._reconciler.get(session_id)
 
-    async def get(self, principal: Principal, session_id: str) -> SessionModel:
-        """One session. Raises `SessionNotFound`."""
-        return _model(*await self._find(principal, session_id))
+    async def get(
+        self,
+        principal: Principal,
+        session_id: str,
+        until: frozenset[Status] = frozenset(),
+        wait: float = 0.0,
+    ) -> SessionModel:
+        """One session; when it is in one of these statuses, or after `wait` seconds.
+
+        A session that has ended is not waited for. Raises `SessionNotFound`.
+        """
+        row, keeper = await self._find(principal, session_id)
+        if keeper is not None and until and wait > 0:
+            await keeper.changed.until(
+                lambda: keeper.status in until or keeper.final, min(wait, MAX_WAIT)
+            )
+        return _model(row, keeper)
+
+    async def events(
+        self, principal: Principal, session_id: str, last: str | None
+    ) -> AsyncGenerator[Happening]:
+        """What happens to it, from behind this event on; ends with it.
+
+        Raises `SessionNotFound`, at once.
+        """
+        row, keeper = await self._find(principal, session_id)
+        return _ended(row) if keeper is None else _follow(keeper, last)
 
     async def list(
         self,
@@ -397,6 +425,22 @@ def _free_uid(live: Sequence[SessionRow]) -> int | None:
         return pick_uid({row.uid for row in live if row.uid is not None})
     except IdentityError as error:
         raise OutOfIdentities(str(error)) from error
+
+
+async def _ended(row: SessionRow) -> AsyncGenerator[Happening]:
+    for happening in EventLog(row.id, Status(row.status), row_reason(row)).since(None):
+        yield happening
+
+
+async def _follow(keeper: Keeper, last: str | None) -> AsyncGenerator[Happening]:
+    events = keeper.events
+    while True:
+        for happening in events.since(last):
+            yield happening
+            last = happening.id or last
+        if keeper.final and not events.has_newer(last):
+            return
+        await keeper.changed.until(partial(events.has_newer, last), LOOK)
 
 
 def _model(row: SessionRow, keeper: Keeper | None) -> SessionModel:
