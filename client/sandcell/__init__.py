@@ -56,6 +56,7 @@ if typing.TYPE_CHECKING:
         Reason,
         SessionEvent,
         SessionModel,
+        Stats,
     )
     from sandcell_wire.states import JournalState, Status
 
@@ -102,6 +103,7 @@ _HOMES = {
         "Reason",
         "SessionEvent",
         "SessionModel",
+        "Stats",
     ),
     "sandcell_wire.states": ("JournalState", "Status"),
 }
@@ -151,6 +153,7 @@ __all__ = [
     "SessionNotFound",
     "SessionPaused",
     "Sessions",
+    "Stats",
     "Status",
     "Unavailable",
     "__version__",

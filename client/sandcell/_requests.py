@@ -307,6 +307,11 @@ def health() -> ApiRequest:
     return ApiRequest("GET", "/health")
 
 
+def stats() -> ApiRequest:
+    """Sessions in numbers."""
+    return ApiRequest("GET", "/v1/stats", patience=30.0)
+
+
 def channel_path(session_id: UUID | str, client: str, after: int | str | None) -> str:
     """The channel of one session."""
     return _path(session_path(session_id, "channels"), [("client", client), ("after", after)])

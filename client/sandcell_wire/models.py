@@ -447,6 +447,31 @@ class ProofKeys(Answer):
     keys: list[ProofKey]
 
 
+class EngineModel(Answer):
+    """What makes the sandboxes of new sessions."""
+
+    name: str
+    isolated: bool
+    """False when it isolates nothing from the host."""
+
+
+class Stats(Answer):
+    """Answer of `GET /v1/stats`: your sessions, and what the gateway has for them."""
+
+    sessions: dict[Status, int]
+    """How many of yours are in each status; ended ones as long as they are listed."""
+    engine: EngineModel | None
+    """None when no sandbox can be made now."""
+    engine_problem: str | None
+    """Why not."""
+    limits: LimitsModel
+    """The most that one session may have."""
+    versions: dict[str, str]
+    """Of the gateway (`sandcell`) and its interpreter (`python`)."""
+    started_at: datetime
+    """When the gateway was started."""
+
+
 class Health(Answer):
     """Answer of `GET /health`."""
 

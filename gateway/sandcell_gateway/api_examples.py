@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from sandcell_wire.codes import HTTP_STATUS, Code
+from sandcell_wire.states import Status
 
 _ID = "0d3a7c52-6f0e-4b3c-9a43-5f1f0c9d2e11"
 _EXECUTION = "5f0c1de29a6f4a0b8a9c1f8f2d7b6e53"
@@ -187,5 +188,13 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "SessionModel": _SESSION,
     "SessionUpdate": {"name": "report", "metadata": {"team": None, "type": "notebook"}},
     "SessionRestart": {"interpreter": "9f1c2b7ad80e4a5f8d3b6c1e0f9a7b52"},
+    "Stats": {
+        "sessions": {status.value: int(status is Status.IDLE) for status in Status},
+        "engine": {"name": "bubblewrap", "isolated": True},
+        "engine_problem": None,
+        "limits": _LIMITS,
+        "versions": {"sandcell": "1.0.0", "python": "3.11.7"},
+        "started_at": _MOMENT,
+    },
 }
 """By the names of the models."""

@@ -16,11 +16,22 @@ from sandcell_gateway.openapi import Api, operation_id
 from sandcell_gateway.paths import DATABASE
 from sandcell_gateway.problems import TABLE
 from sandcell_gateway.proofs.keys import SigningKeys
-from sandcell_gateway.routes import channels, code, events, files, health, history, proofs, sessions
+from sandcell_gateway.routes import (
+    channels,
+    code,
+    events,
+    files,
+    health,
+    history,
+    proofs,
+    sessions,
+    stats,
+)
 from sandcell_gateway.sessions.proofs import ProofService
 from sandcell_gateway.sessions.proving import Prover
 from sandcell_gateway.sessions.reconciler import open_reconciler
 from sandcell_gateway.sessions.service import SessionService
+from sandcell_gateway.sessions.stats import VERSION, StatsService
 from sandcell_gateway.settings import GatewaySettings
 from sandcell_gateway.store.database import open_database
 from sandcell_gateway.store.idempotency import KeyStore
@@ -67,6 +78,7 @@ def create_app(
                     settings.webhook_signer,
                 )
             )
+            app.state.stats = StatsService(service, settings)
             app.state.service, app.state.webhooks = service, webhooks
             app.state.keys = IdempotencyKeys(KeyStore(database))
             on_running(lambda: service.live > 0 or webhooks.needed)
@@ -74,7 +86,7 @@ def create_app(
 
     app = Api(
         title="sandcell",
-        version=health.VERSION,
+        version=VERSION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
@@ -82,7 +94,7 @@ def create_app(
         exception_handlers={**dict.fromkeys(TABLE, handle), 405: no_such_method},
     )
     app.state.authenticator, app.state.stopping = authenticator, asyncio.Event()
-    for part in (health, sessions, events, code, files, history, proofs, channels):
+    for part in (health, stats, sessions, events, code, files, history, proofs, channels):
         app.include_router(part.router)
     hosts = HostCheck(settings.host, settings.allowed_hosts, settings.allowed_origins)
     app.add_middleware(cast("type[ASGIApp]", Edge), hosts=hosts)  # type: ignore[arg-type]

@@ -40,6 +40,7 @@ from sandcell_wire.models import (
     SessionEvent,
     SessionList,
     SessionModel,
+    Stats,
 )
 from sandcell_wire.states import FINAL, Status, expand
 
@@ -465,6 +466,10 @@ class AsyncClient:
     async def health(self) -> Health:
         """Is the gateway there, and of which version? Starts an embedded one."""
         return await self._transport.send(Health, _requests.health())
+
+    async def stats(self) -> Stats:
+        """How many of your sessions are in each status, and what the gateway has for them."""
+        return await self._transport.send(Stats, _requests.stats())
 
     async def proof_keys(self) -> Sequence[ProofKey]:
         """The public keys that the gateway's proofs are checked with, former ones too."""

@@ -41,6 +41,7 @@ from sandcell_wire.models import (
     SessionEvent,
     SessionList,
     SessionModel,
+    Stats,
 )
 from sandcell_wire.states import FINAL, Status, expand
 
@@ -466,6 +467,10 @@ class Client:
     def health(self) -> Health:
         """Is the gateway there, and of which version? Starts an embedded one."""
         return self._transport.send(Health, _requests.health())
+
+    def stats(self) -> Stats:
+        """How many of your sessions are in each status, and what the gateway has for them."""
+        return self._transport.send(Stats, _requests.stats())
 
     def proof_keys(self) -> Sequence[ProofKey]:
         """The public keys that the gateway's proofs are checked with, former ones too."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 from fastapi import APIRouter
 
 from sandcell_gateway.openapi import OPEN
+from sandcell_gateway.sessions.stats import VERSION
 from sandcell_wire.models import Health
 
 router = APIRouter(tags=["gateway"])
-VERSION = importlib.metadata.version("sandcell")
 
 
 @router.get("/health", openapi_extra=OPEN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -294,6 +295,15 @@ class SessionService:
         return SessionList(
             sessions=list(part), total=len(found), limit=page.limit, offset=page.offset
         )
+
+    async def count(self, principal: Principal) -> dict[Status, int]:
+        """How many of the owner's sessions are in each status, those with none included."""
+        rows = await self._store.find(Query(principal.owner, frozenset(Status)))
+        keepers = self._reconciler.keepers
+        found = Counter(
+            keepers[row.id].status if row.id in keepers else Status(row.status) for row in rows
+        )
+        return {status: found[status] for status in Status}
 
     # Doing ---------------------------------------------------------------------------
 
