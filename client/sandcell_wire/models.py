@@ -5,7 +5,6 @@ Times are RFC 3339 in UTC, durations are seconds, ids are UUID4.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -32,6 +31,7 @@ from sandcell_wire.words import (
     MAX_WEBHOOK_URL,
     NO_NUL,
     SESSION_NAME,
+    size,
     webhook_url,
 )
 
@@ -65,15 +65,6 @@ SessionEventType = Literal["status_changed", "error", "terminated"]
 WebhookState = Literal["pending", "delivered", "given_up"]
 
 
-def _bytes(value: object) -> object:
-    # ByteSize takes what merely begins with a size.
-    if isinstance(value, str) and re.fullmatch(BYTES, value):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
-        return int(value)
-    raise ValueError("expected a number of bytes, or text such as '4GiB'")
-
-
 def _bytes_schema(least: int) -> WithJsonSchema:
     number = {"type": "integer", "minimum": least}
     return WithJsonSchema(
@@ -81,7 +72,7 @@ def _bytes_schema(least: int) -> WithJsonSchema:
     )
 
 
-SomeBytes = Annotated[ByteSize, BeforeValidator(_bytes)]
+SomeBytes = Annotated[ByteSize, BeforeValidator(size)]
 
 CLIENT_LABEL, KERNEL = "client", "kernel"
 """Key and value of the label on sessions that a local kernel made for itself."""

@@ -65,6 +65,18 @@ def webhook_url(url: str) -> str:
     return url
 
 
+def size(value: object) -> object:
+    """A number of bytes, or a text that says one. Raises `ValueError` for anything else.
+
+    Before pydantic's `ByteSize`, which takes what merely begins so.
+    """
+    if isinstance(value, str) and re.fullmatch(BYTES, value):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
+        return int(value)
+    raise ValueError("expected a number of bytes, or text such as '4GiB'")
+
+
 def plain(text: str) -> str:
     """Text of others, harmless to a terminal: control characters are shown, not obeyed."""
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

@@ -19,6 +19,7 @@ from sandcell import (
     AsyncSession,
     Client,
     GatewayUnreachable,
+    RequestInvalid,
     RequestTimeout,
     SessionEvent,
     SessionExpired,
@@ -311,6 +312,8 @@ async def test_wait_for(gateway: Gateway, client: AsyncClient) -> None:
         await channel.send("rest")
     assert (await waiting).status is Status.IDLE
     assert await session.wait_for("running", timeout=0) is session
+    with pytest.raises(RequestInvalid, match="unknown status 'asleep'; expected one of: running"):
+        await session.wait_for("asleep", timeout=PATIENCE)
     waiting = asyncio.create_task(session.wait_for("paused", "error", timeout=PATIENCE))
     await (await client.sessions.get(session.id)).close()
     with pytest.raises(SessionExpired):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -11,17 +10,13 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 from sandcell import _requests
-from sandcell._async._threads import pause
-from sandcell._async.events import events
-from sandcell._async.execution import FIRST_PAUSE, execute
+from sandcell._async.events import events, reach
+from sandcell._async.execution import execute
 from sandcell._async.files import AsyncFiles
 from sandcell._async.transport import AsyncTransport
 from sandcell._requests import ChannelTarget, Unchanged
 from sandcell.errors import (
     ConflictError,
-    GatewayUnreachable,
-    RequestTimeout,
-    SessionExpired,
     SessionNotFound,
 )
 from sandcell.results import ExecutionResult, OnOutput
@@ -42,7 +37,7 @@ from sandcell_wire.models import (
     SessionModel,
     Stats,
 )
-from sandcell_wire.states import FINAL, Status, expand
+from sandcell_wire.states import Status
 
 OnEvent = Callable[[SessionEvent], object]
 
@@ -120,8 +115,7 @@ class AsyncSession:
         }
         async with aclosing(self.events()) as happening:
             async for event in happening:
-                callback = callbacks[event.type]
-                if callback is not None:
+                if (callback := callbacks[event.type]) is not None:
                     callback(event)
 
     async def wait_for(self, *status: str, timeout: float) -> Self:
@@ -130,28 +124,8 @@ class AsyncSession:
         Goes on when the line breaks. Raises `RequestTimeout` after `timeout` seconds, and
         `SessionExpired` when it has ended otherwise.
         """
-        deadline = time.monotonic() + timeout
-        wanted = expand(list(status))
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            try:
-                await self._send(_requests.get(self.id, status, min(left, _requests.MAX_WAIT)))
-            except GatewayUnreachable:
-                if left == 0:
-                    raise
-                await pause(min(left, FIRST_PAUSE))
-                continue
-            if self.status in wanted:
-                return self
-            if self.status in FINAL:
-                raise SessionExpired(
-                    f"session {self.id} is {self.status.value}", hint="Create another."
-                )
-            if left == 0:
-                raise RequestTimeout(
-                    f"session {self.id} is {self.status.value} after {timeout:g} seconds, "
-                    f"not {' or '.join(status)}"
-                )
+        self.model = await reach(self._transport, self.id, status, timeout)
+        return self
 
     async def refresh(self) -> Self:
         """Ask the gateway for its present state. Raises `SessionNotFound`."""

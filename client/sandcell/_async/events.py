@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from uuid import UUID
 
@@ -11,8 +11,9 @@ from sandcell import _requests
 from sandcell._async._threads import pause
 from sandcell._async.execution import FIRST_PAUSE, MAX_PAUSE, RESUME_SECONDS
 from sandcell._async.transport import AsyncTransport
-from sandcell.errors import GatewayUnreachable
-from sandcell_wire.models import SessionEvent
+from sandcell.errors import GatewayUnreachable, RequestInvalid, RequestTimeout, SessionExpired
+from sandcell_wire.models import SessionEvent, SessionModel
+from sandcell_wire.states import FINAL, expand
 
 
 async def events(transport: AsyncTransport, session_id: UUID) -> AsyncGenerator[SessionEvent]:
@@ -37,3 +38,39 @@ async def events(transport: AsyncTransport, session_id: UUID) -> AsyncGenerator[
             raise failure
         await pause(wait)
         wait = min(wait * 2, MAX_PAUSE)
+
+
+async def reach(
+    transport: AsyncTransport, session_id: UUID, status: Sequence[str], timeout: float
+) -> SessionModel:
+    """The session when it is in one of these statuses.
+
+    Raises `RequestInvalid` for what is no status, `RequestTimeout`, or `SessionExpired` when
+    it has ended otherwise.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        wanted = expand(list(status))
+    except ValueError as error:
+        raise RequestInvalid(str(error)) from None
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        request = _requests.get(session_id, status, min(left, _requests.MAX_WAIT))
+        try:
+            model = await transport.send(SessionModel, request)
+        except GatewayUnreachable:
+            if left == 0:
+                raise
+            await pause(min(left, FIRST_PAUSE))
+            continue
+        if model.status in wanted:
+            return model
+        if model.status in FINAL:
+            raise SessionExpired(
+                f"session {session_id} is {model.status.value}", hint="Create another."
+            )
+        if left == 0:
+            raise RequestTimeout(
+                f"session {session_id} is {model.status.value} after {timeout:g} seconds, "
+                f"not {' or '.join(status)}"
+            )

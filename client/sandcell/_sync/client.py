@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -12,17 +11,13 @@ from typing import Any, Self
 from uuid import UUID, uuid4
 
 from sandcell import _requests
-from sandcell._sync._threads import pause
-from sandcell._sync.events import events
-from sandcell._sync.execution import FIRST_PAUSE, execute
+from sandcell._sync.events import events, reach
+from sandcell._sync.execution import execute
 from sandcell._sync.files import Files
 from sandcell._sync.transport import Transport
 from sandcell._requests import ChannelTarget, Unchanged
 from sandcell.errors import (
     ConflictError,
-    GatewayUnreachable,
-    RequestTimeout,
-    SessionExpired,
     SessionNotFound,
 )
 from sandcell.results import ExecutionResult, OnOutput
@@ -43,7 +38,7 @@ from sandcell_wire.models import (
     SessionModel,
     Stats,
 )
-from sandcell_wire.states import FINAL, Status, expand
+from sandcell_wire.states import Status
 
 OnEvent = Callable[[SessionEvent], object]
 
@@ -121,8 +116,7 @@ class Session:
         }
         with closing(self.events()) as happening:
             for event in happening:
-                callback = callbacks[event.type]
-                if callback is not None:
+                if (callback := callbacks[event.type]) is not None:
                     callback(event)
 
     def wait_for(self, *status: str, timeout: float) -> Self:
@@ -131,28 +125,8 @@ class Session:
         Goes on when the line breaks. Raises `RequestTimeout` after `timeout` seconds, and
         `SessionExpired` when it has ended otherwise.
         """
-        deadline = time.monotonic() + timeout
-        wanted = expand(list(status))
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            try:
-                self._send(_requests.get(self.id, status, min(left, _requests.MAX_WAIT)))
-            except GatewayUnreachable:
-                if left == 0:
-                    raise
-                pause(min(left, FIRST_PAUSE))
-                continue
-            if self.status in wanted:
-                return self
-            if self.status in FINAL:
-                raise SessionExpired(
-                    f"session {self.id} is {self.status.value}", hint="Create another."
-                )
-            if left == 0:
-                raise RequestTimeout(
-                    f"session {self.id} is {self.status.value} after {timeout:g} seconds, "
-                    f"not {' or '.join(status)}"
-                )
+        self.model = reach(self._transport, self.id, status, timeout)
+        return self
 
     def refresh(self) -> Self:
         """Ask the gateway for its present state. Raises `SessionNotFound`."""

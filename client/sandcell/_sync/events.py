@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from uuid import UUID
 
@@ -12,8 +12,9 @@ from sandcell import _requests
 from sandcell._sync._threads import pause
 from sandcell._sync.execution import FIRST_PAUSE, MAX_PAUSE, RESUME_SECONDS
 from sandcell._sync.transport import Transport
-from sandcell.errors import GatewayUnreachable
-from sandcell_wire.models import SessionEvent
+from sandcell.errors import GatewayUnreachable, RequestInvalid, RequestTimeout, SessionExpired
+from sandcell_wire.models import SessionEvent, SessionModel
+from sandcell_wire.states import FINAL, expand
 
 
 def events(transport: Transport, session_id: UUID) -> Generator[SessionEvent]:
@@ -38,3 +39,39 @@ def events(transport: Transport, session_id: UUID) -> Generator[SessionEvent]:
             raise failure
         pause(wait)
         wait = min(wait * 2, MAX_PAUSE)
+
+
+def reach(
+    transport: Transport, session_id: UUID, status: Sequence[str], timeout: float
+) -> SessionModel:
+    """The session when it is in one of these statuses.
+
+    Raises `RequestInvalid` for what is no status, `RequestTimeout`, or `SessionExpired` when
+    it has ended otherwise.
+    """
+    deadline = time.monotonic() + timeout
+    try:
+        wanted = expand(list(status))
+    except ValueError as error:
+        raise RequestInvalid(str(error)) from None
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        request = _requests.get(session_id, status, min(left, _requests.MAX_WAIT))
+        try:
+            model = transport.send(SessionModel, request)
+        except GatewayUnreachable:
+            if left == 0:
+                raise
+            pause(min(left, FIRST_PAUSE))
+            continue
+        if model.status in wanted:
+            return model
+        if model.status in FINAL:
+            raise SessionExpired(
+                f"session {session_id} is {model.status.value}", hint="Create another."
+            )
+        if left == 0:
+            raise RequestTimeout(
+                f"session {session_id} is {model.status.value} after {timeout:g} seconds, "
+                f"not {' or '.join(status)}"
+            )
