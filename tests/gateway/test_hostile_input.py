@@ -18,7 +18,23 @@ from tests.support.home import Home
 JSON = {"Content-Type": "application/json"}
 DEEP = 100_000
 """Levels of a body that is nested too deeply."""
-NUMBERS = ["-1", "x", "", "1e999", "nan", "-inf", "1" * 5000, "0x10", "true", "1%00", "%ff", "[1]"]
+REFUSALS = {401, 403, 404, 405, 410, 413, 422}
+"""The documented ones: no bare 400."""
+NUMBERS = [
+    str(1 << 63),
+    "-1",
+    "x",
+    "",
+    "1e999",
+    "nan",
+    "-inf",
+    "1" * 5000,
+    "0x10",
+    "true",
+    "1%00",
+    "%ff",
+    "[1]",
+]
 TEXTS = ["%00", "%ff%fe", "a" * 60_000, "%ed%a0%80", "%0a"]
 IDS = ["-1", "%00", "%ff", "..%2f..%2fetc", "0" * 65_000, "%7b%7d", "1" * 36, "null"]
 NAMES: list[Any] = [
@@ -75,7 +91,7 @@ async def state(http: httpx.AsyncClient) -> list[tuple[Any, ...]]:
 
 def check(answer: httpx.Response, sent: str) -> None:
     said = f"{sent[:100]}: {answer.status_code} {answer.text[:300]}"
-    assert 400 <= answer.status_code < 500, said
+    assert answer.status_code in REFUSALS, said
     assert answer.headers["content-type"] == "application/problem+json", said
     problem = answer.json()
     assert problem["status"] == answer.status_code
