@@ -44,6 +44,7 @@ PHRASES = {
     '"""The client for asyncio. `_sync` is generated from this package."""': (
         '"""The client for ordinary code, generated from `_async`."""'
     ),
+    '"""One session, for asyncio."""': '"""One session."""',
     '"""A gateway and its sessions, for asyncio."""': '"""A gateway and its sessions."""',
     "An async context manager, which closes it.": "A context manager, which closes it.",
     "See `AsyncSession.run`.": "See `Session.run`.",

@@ -16,11 +16,13 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
-    from sandcell._async.client import AsyncClient, AsyncSession, AsyncSessions
+    from sandcell._async.client import AsyncClient, AsyncSessions
     from sandcell._async.commands import AsyncCommand
+    from sandcell._async.session import AsyncSession
     from sandcell._requests import ChannelTarget
-    from sandcell._sync.client import Client, Session, Sessions
+    from sandcell._sync.client import Client, Sessions
     from sandcell._sync.commands import Command
+    from sandcell._sync.session import Session
     from sandcell.command_results import CommandResult
     from sandcell.errors import (
         AuthenticationError,
@@ -56,23 +58,26 @@ if typing.TYPE_CHECKING:
     from sandcell_wire.models import (
         ExecutionOutput,
         FileModel,
-        NewToken,
         ProofKey,
         ProofList,
         ProofModel,
         Reason,
+        SessionEvent,
         SessionModel,
-        TokenModel,
+        Stats,
     )
     from sandcell_wire.scopes import Scope
     from sandcell_wire.states import JournalState, Status
+    from sandcell_wire.tokens import NewToken, TokenModel
 
     __version__: str
 
 _HOMES = {
-    "sandcell._async.client": ("AsyncClient", "AsyncSession", "AsyncSessions"),
+    "sandcell._async.client": ("AsyncClient", "AsyncSessions"),
+    "sandcell._async.session": ("AsyncSession",),
     "sandcell._async.commands": ("AsyncCommand",),
-    "sandcell._sync.client": ("Client", "Session", "Sessions"),
+    "sandcell._sync.client": ("Client", "Sessions"),
+    "sandcell._sync.session": ("Session",),
     "sandcell._sync.commands": ("Command",),
     "sandcell.command_results": ("CommandResult",),
     "sandcell._requests": ("ChannelTarget",),
@@ -115,9 +120,11 @@ _HOMES = {
         "ProofList",
         "ProofModel",
         "Reason",
+        "SessionEvent",
         "SessionModel",
-        "TokenModel",
+        "Stats",
     ),
+    "sandcell_wire.tokens": ("TokenModel",),
     "sandcell_wire.scopes": ("Scope",),
     "sandcell_wire.states": ("JournalState", "Status"),
 }
@@ -169,11 +176,13 @@ __all__ = [
     "SandcellError",
     "Scope",
     "Session",
+    "SessionEvent",
     "SessionExpired",
     "SessionModel",
     "SessionNotFound",
     "SessionPaused",
     "Sessions",
+    "Stats",
     "Status",
     "TokenModel",
     "Unavailable",

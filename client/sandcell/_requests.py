@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from sandcell.errors import GatewayError, RequestInvalid, error_of
-from sandcell_wire.commands import CommandEvent, CommandInput, CommandRun, CommandSignal
+from sandcell.errors import RequestInvalid
+from sandcell_wire.commands import CommandInput, CommandRun, CommandSignal
 from sandcell_wire.models import (
     CodeRun,
-    ExecutionEvent,
     JobCreate,
     Model,
     SessionCreate,
     SessionRestart,
-    StreamFailed,
-    TokenCreate,
+    SessionUpdate,
 )
 from sandcell_wire.paths import named_parts
+from sandcell_wire.tokens import TokenCreate
 from sandcell_wire.words import NDJSON, reason
 
 SESSIONS = "/v1/sessions"
 TOKENS = "/v1/tokens"
 KEY_HEADER = "Idempotency-Key"
+MAX_WAIT = 300.0
+"""Most seconds that one request waits for a session."""
 MAX_PAGE = 500
 """Sessions asked for at once when all are wanted."""
 
-_EXECUTION_EVENT = TypeAdapter[ExecutionEvent](ExecutionEvent)
-_COMMAND_EVENT = TypeAdapter[CommandEvent](CommandEvent)
 MAX_INPUT = 1 << 16
 """Characters of a command's input that are sent at once."""
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 Param = str | int | float | None
+
+
+class Unchanged(Enum):
+    """What stands for a value that is left as it is, where None is a value."""
+
+    UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ def list_sessions(
     offset: int,
     status: Sequence[str],
     labels: Mapping[str, str],
+    type: str | None,
     search: str | None,
     order_by: str | None,
 ) -> ApiRequest:
@@ -144,13 +150,38 @@ def list_sessions(
     params: list[tuple[str, Param]] = [("limit", limit), ("offset", offset)]
     params += [("status", word) for word in status]
     params += [("label", f"{key}={value}") for key, value in labels.items()]
-    params += [("search", search), ("order_by", order_by)]
+    params += [("type", type), ("search", search), ("order_by", order_by)]
     return ApiRequest("GET", _path(SESSIONS, params))
 
 
-def get(session_id: UUID | str) -> ApiRequest:
-    """Look at one session."""
-    return ApiRequest("GET", session_path(session_id))
+def get(session_id: UUID | str, until: Sequence[str] = (), wait: float = 0.0) -> ApiRequest:
+    """Look at one session, at once or when it is in such a status."""
+    params: list[tuple[str, Param]] = [("until", word) for word in until]
+    params += [("wait", wait or None)]
+    return ApiRequest("GET", _path(session_path(session_id), params), patience=wait)
+
+
+def events(session_id: UUID | str, last: str | None) -> ApiRequest:
+    """Hear what happens to a session, from behind this event on."""
+    headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
+    return ApiRequest("GET", session_path(session_id, "events"), headers=headers)
+
+
+def update(
+    session_id: UUID | str,
+    name: str | Unchanged | None,
+    metadata: Mapping[str, str | None] | None,
+) -> ApiRequest:
+    """Change name and labels. Raises `RequestInvalid`."""
+    given: dict[str, Any] = {} if name is Unchanged.UNCHANGED else {"name": name}
+    if metadata is not None:
+        given["metadata"] = dict(metadata)
+    try:
+        body = SessionUpdate.model_validate(given)
+    except ValidationError as error:
+        raise _invalid(error) from None
+    fields = body.model_dump(mode="json", exclude_unset=True)
+    return ApiRequest("PATCH", session_path(session_id), fields)
 
 
 def close(session_id: UUID | str, grace: float, client: str | None = None) -> ApiRequest:
@@ -380,6 +411,11 @@ def health() -> ApiRequest:
     return ApiRequest("GET", "/health")
 
 
+def stats() -> ApiRequest:
+    """Sessions in numbers."""
+    return ApiRequest("GET", "/v1/stats", patience=30.0)
+
+
 def channel_path(session_id: UUID | str, client: str, after: int | str | None) -> str:
     """The channel of one session."""
     return _path(session_path(session_id, "channels"), [("client", client), ("after", after)])
@@ -393,82 +429,6 @@ def authorization(token: str | None) -> dict[str, str]:
 def websocket_url(url: str) -> str:
     """The WebSocket form of a gateway's address."""
     return "ws" + url.removeprefix("http").rstrip("/")
-
-
-def parse(model: type[M], status: int, headers: Mapping[str, str], body: bytes) -> M:
-    """The answer as a model. Raises the `GatewayError` that it stands for."""
-    check(status, headers, body)
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise _misunderstood(f"a {model.__name__}", status) from error
-
-
-def _misunderstood(expected: str, status: int | None = None) -> GatewayError:
-    return GatewayError(
-        f"expected {expected} from the gateway, got something else",
-        hint="Is this really the address of a sandcell gateway, of a fitting version?",
-        status=status,
-    )
-
-
-class Lines:
-    """Cuts a stream into lines. Only at line feeds: JSON may hold other line separators."""
-
-    def __init__(self) -> None:
-        self._begun: list[bytes] = []
-
-    def feed(self, piece: bytes) -> Iterator[bytes]:
-        """The lines that this piece ends; the empty ones left out."""
-        *ended, rest = piece.split(b"\n")
-        for line in ended:
-            whole = b"".join((*self._begun, line))
-            self._begun.clear()
-            if whole:
-                yield whole
-        if rest:
-            self._begun.append(rest)
-
-
-def execution_event(line: bytes) -> ExecutionEvent:
-    """One line of a stream. Raises the `GatewayError` of one that failed."""
-    return _event(_EXECUTION_EVENT, line)
-
-
-def command_event(line: bytes) -> CommandEvent:
-    """One line of a stream. Raises the `GatewayError` of one that failed."""
-    return _event(_COMMAND_EVENT, line)
-
-
-def is_end(event: ExecutionEvent | CommandEvent) -> bool:
-    """Whether nothing comes after it."""
-    return event.type == "ended"
-
-
-def _event(kind: TypeAdapter[T], line: bytes) -> T:
-    try:
-        event = kind.validate_json(line)
-    except ValidationError as error:
-        raise _misunderstood("an event") from error
-    if isinstance(event, StreamFailed):
-        problem = event.problem
-        raise error_of(problem.status, problem.model_dump(mode="json"))
-    return event
-
-
-def check(status: int, headers: Mapping[str, str], body: bytes) -> None:
-    """Raises the `GatewayError` that an answer stands for, if it does."""
-    if not 200 <= status < 300:
-        raise _failure(status, headers, body)
-
-
-def _failure(status: int, headers: Mapping[str, str], body: bytes) -> GatewayError:
-    try:
-        problem: object = json.loads(body)
-    except ValueError:
-        problem = None
-    known = cast("dict[str, Any]", problem) if isinstance(problem, dict) else {}
-    return error_of(status, known, headers)
 
 
 def _invalid(error: ValidationError) -> RequestInvalid:

@@ -19,7 +19,8 @@ from sandcell_wire.execution import first_line
 from sandcell_wire.words import plain
 
 if TYPE_CHECKING:
-    from sandcell._sync.client import Client, Session
+    from sandcell._sync.client import Client
+    from sandcell._sync.session import Session
 
 PLUGINS = "sandcell.commands"
 

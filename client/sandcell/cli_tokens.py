@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from sandcell.cli import Profile, open_client
-from sandcell_wire.models import TokenModel
 from sandcell_wire.scopes import Scope, words
+from sandcell_wire.tokens import TokenModel
 from sandcell_wire.units import duration
 from sandcell_wire.words import plain
 

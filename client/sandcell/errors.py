@@ -213,6 +213,7 @@ _CLASSES: dict[str, type[GatewayError]] = {
     Code.CONFLICT: ConflictError,
     Code.REQUEST_IN_FLIGHT: RequestInFlight,
     Code.RANGE_NOT_SATISFIABLE: RequestInvalid,
+    Code.CONTENT_TOO_LARGE: RequestInvalid,
     Code.QUOTA_EXCEEDED: QuotaExceeded,
     Code.RATE_LIMITED: RateLimitError,
     Code.HOST_DISCONNECTED: HostDisconnected,

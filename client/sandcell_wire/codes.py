@@ -22,6 +22,7 @@ class Code(StrEnum):
     CONFLICT = "conflict"
     REQUEST_IN_FLIGHT = "request_in_flight"
     RANGE_NOT_SATISFIABLE = "range_not_satisfiable"
+    CONTENT_TOO_LARGE = "content_too_large"
     QUOTA_EXCEEDED = "quota_exceeded"
     RATE_LIMITED = "rate_limited"
     HOST_DISCONNECTED = "host_disconnected"
@@ -43,6 +44,7 @@ HTTP_STATUS: dict[Code, int] = {
     Code.CONFLICT: 409,
     Code.REQUEST_IN_FLIGHT: 409,
     Code.RANGE_NOT_SATISFIABLE: 416,
+    Code.CONTENT_TOO_LARGE: 413,
     Code.QUOTA_EXCEEDED: 403,
     Code.RATE_LIMITED: 429,
     Code.HOST_DISCONNECTED: 503,

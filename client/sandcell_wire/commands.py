@@ -5,16 +5,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from sandcell_wire.models import Answer, EnvName, ExecutionId, Model, StreamFailed
-from sandcell_wire.words import no_nul
+from sandcell_wire.models import Answer, EnvName, ExecutionId, Model, NoNul, StreamFailed
+from sandcell_wire.words import NO_NUL
 
-Text = Annotated[str, AfterValidator(no_nul)]
-CommandLine = Annotated[
-    str, StringConstraints(min_length=1, max_length=1 << 17), AfterValidator(no_nul)
-]
-Program = Annotated[list[Text], Field(min_length=1, max_length=4096)]
+CommandLine = Annotated[str, StringConstraints(min_length=1, max_length=1 << 17, pattern=NO_NUL)]
+Program = Annotated[list[NoNul], Field(min_length=1, max_length=4096)]
 CommandState = Literal["queued", "running", "exited", "killed", "failed", "unknown"]
 Stream = Literal["stdout", "stderr"]
 SignalName = Annotated[str, StringConstraints(pattern=r"^SIG[A-Z0-9]{2,8}$")]
@@ -27,9 +24,9 @@ class CommandRun(Model):
     """A line for the shell (bash, else sh), or a program and its arguments."""
     id: ExecutionId | None = None
     """Sent again with the same id it is the same command."""
-    cwd: Annotated[Text, StringConstraints(max_length=4096)] | None = None
+    cwd: Annotated[str, StringConstraints(max_length=4096, pattern=NO_NUL)] | None = None
     """Where it runs: relative to the workspace, or absolute in the sandbox."""
-    env: dict[EnvName, Text] = Field(default_factory=dict, max_length=256)
+    env: dict[EnvName, NoNul] = Field(default_factory=dict, max_length=256)
     """On top of the session's; never listed or logged."""
     stdin: Annotated[str, StringConstraints(max_length=1 << 19)] | None = None
     """Is given to it, and is all it gets, unless it is `interactive`."""

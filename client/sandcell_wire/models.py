@@ -5,31 +5,75 @@ Times are RFC 3339 in UTC, durations are seconds, ids are UUID4.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
 
 from sandcell_wire.codes import Code
-from sandcell_wire.scopes import Scope
+from sandcell_wire.paths import MAX_PATH
 from sandcell_wire.states import JournalState, Status
 from sandcell_wire.words import (
+    BYTES,
     ENV_NAME,
     EXECUTION_ID,
     INTERPRETER,
-    OWNER,
+    MAX_WEBHOOK_URL,
+    NO_NUL,
     SESSION_NAME,
+    size,
     webhook_url,
 )
 
+MAX_METADATA = 64
+"""Most labels of one session."""
+TYPE_LABEL = "type"
+"""Key of the label that says of which type a session is."""
+MAX_VALUE = 4096
+"""Most characters of a label's value."""
+
 Name = Annotated[str, StringConstraints(pattern=SESSION_NAME)]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_NAME)]
+NoNul = Annotated[str, StringConstraints(pattern=NO_NUL)]
+"""What is handed to the operating system, where a NUL ends a text."""
 Interpreter = Annotated[str, StringConstraints(pattern=INTERPRETER)]
+MetadataKey = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+MetadataValue = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 SourceCode = Annotated[str, StringConstraints(min_length=1, max_length=1 << 19)]
 ExecutionId = Annotated[str, StringConstraints(pattern=EXECUTION_ID)]
-WebhookUrl = Annotated[str, AfterValidator(webhook_url)]
+WebhookUrl = Annotated[
+    str,
+    AfterValidator(webhook_url),
+    Field(
+        json_schema_extra={
+            "pattern": "^https://[^/?#@]+([/?][^#]*)?$",
+            "maxLength": MAX_WEBHOOK_URL,
+        }
+    ),
+]
+SessionEventType = Literal["status_changed", "error", "terminated"]
 WebhookState = Literal["pending", "delivered", "given_up"]
+
+
+def _bytes_schema(least: int) -> WithJsonSchema:
+    number = {"type": "integer", "minimum": least}
+    return WithJsonSchema(
+        {"anyOf": [number, {"type": "string", "pattern": BYTES, "examples": ["4GiB"]}]}
+    )
+
+
+SomeBytes = Annotated[ByteSize, BeforeValidator(size)]
 
 CLIENT_LABEL = "client"
 """The label on sessions that a client of ours made for itself: it says which."""
@@ -61,11 +105,11 @@ class Reason(Answer):
 class SessionLimits(Model):
     """What a session may use. Left out, it may use what the gateway allows one session."""
 
-    memory: Annotated[ByteSize, Field(ge=64 << 20)] | None = None
+    memory: Annotated[SomeBytes, Field(ge=64 << 20), _bytes_schema(64 << 20)] | None = None
     """Bytes, or text such as `4GiB`; of all its processes together."""
     cpus: Annotated[float, Field(gt=0, le=4096)] | None = None
     """Processors' worth of time, e.g. 1.5."""
-    disk: Annotated[ByteSize, Field(ge=1 << 20)] | None = None
+    disk: Annotated[SomeBytes, Field(ge=1 << 20), _bytes_schema(1 << 20)] | None = None
     """Bytes, or text such as `20GiB`; of workspace and installed packages together."""
     processes: Annotated[int, Field(ge=16, le=65536)] | None = None
 
@@ -86,16 +130,36 @@ class SessionCreate(Model):
 
     name: Name | None = None
     """Unique among the owner's live sessions; a named session outlives its kernel."""
-    language: str = "python"
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=64)
+    language: Annotated[str, StringConstraints(max_length=64)] = "python"
+    metadata: dict[MetadataKey, MetadataValue] = Field(
+        default_factory=dict, max_length=MAX_METADATA
+    )
     """Labels, free for the owner's use."""
-    env: dict[EnvName, str] = Field(default_factory=dict, max_length=256)
+    env: dict[EnvName, NoNul] = Field(default_factory=dict, max_length=256)
     """Environment of the session's processes; never listed or logged."""
     interpreter: Interpreter | None = None
     """The id that the interpreter's messages carry in `header.session`."""
-    image: str | None = None
+    image: Annotated[NoNul, StringConstraints(max_length=MAX_PATH)] | None = None
     """Prefix of the Python environment to run in; only an embedded gateway accepts one."""
     limits: SessionLimits = SessionLimits()
+
+
+class SessionUpdate(Model):
+    """Body of `PATCH /v1/sessions/{id}`: a JSON merge patch (RFC 7396). What is left out stays."""
+
+    name: Name | None = None
+    """Null takes the name away."""
+    metadata: dict[MetadataKey, MetadataValue | None] | None = Field(
+        default=None, max_length=2 * MAX_METADATA
+    )
+    """Labels to set; null takes one away, and in place of all takes all away."""
+
+    def merged(self, metadata: Mapping[str, str]) -> dict[str, str]:
+        """These labels as they are after it."""
+        if self.metadata is None:
+            return {} if "metadata" in self.model_fields_set else dict(metadata)
+        both = {**metadata, **self.metadata}
+        return {key: value for key, value in both.items() if value is not None}
 
 
 class SessionRestart(Model):
@@ -126,6 +190,19 @@ class SessionModel(Answer):
     journal: JournalState = JournalState.UNPROVEN
     """Whether the journal is the one that was signed, as found when the gateway or the
     session's supervisor took the session over the last time."""
+
+
+class SessionEvent(Answer):
+    """The data of one of the server-sent events of `GET /v1/sessions/{id}/events`."""
+
+    type: SessionEventType
+    session_id: UUID
+    old: Status | None
+    """None when it is not known: then `new` is the present status, whenever it began."""
+    new: Status
+    reason: Reason | None
+    at: datetime
+    """When the gateway noticed it."""
 
 
 class SessionList(Answer):
@@ -364,50 +441,33 @@ class ProofKeys(Answer):
     keys: list[ProofKey]
 
 
+class EngineModel(Answer):
+    """What makes the sandboxes of new sessions."""
+
+    name: str
+    isolated: bool
+    """False when it isolates nothing from the host."""
+
+
+class Stats(Answer):
+    """Answer of `GET /v1/stats`: your sessions, and what the gateway has for them."""
+
+    sessions: dict[Status, int]
+    """How many of yours are in each status; ended ones as long as they are listed."""
+    engine: EngineModel | None
+    """None when no sandbox can be made now."""
+    engine_problem: str | None
+    """Why not."""
+    limits: LimitsModel
+    """The most that one session may have."""
+    versions: dict[str, str]
+    """Of the gateway (`sandcell`) and its interpreter (`python`)."""
+    started_at: datetime
+    """When the gateway was started."""
+
+
 class Health(Answer):
     """Answer of `GET /health`."""
 
     status: str
     version: str
-
-
-class TokenCreate(Model):
-    """Body of `POST /v1/tokens`."""
-
-    name: Name
-    """For people: what the token is for."""
-    owner: Annotated[str, StringConstraints(pattern=OWNER)] | None = None
-    """Whose sessions it is for. Left out: whoever asks. Others are the operator's to name."""
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(Scope))] = [Scope.RUN]
-    expires_in: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] | None = None
-    """Seconds from now; left out, it is valid until it is revoked."""
-
-
-class TokenModel(Answer):
-    """A token as the gateway shows it: everything but the secret."""
-
-    id: UUID
-    name: str
-    owner: str
-    scopes: list[Scope]
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    last_used_at: datetime | None
-    """Up to a minute ago it may have been used again."""
-
-
-class NewToken(TokenModel):
-    """Answer of `POST /v1/tokens`."""
-
-    token: str
-    """The secret. It is shown once, and nobody can find it out later."""
-
-
-class TokenList(Answer):
-    """Answer of `GET /v1/tokens`."""
-
-    tokens: list[TokenModel]
-    total: int
-    limit: int
-    offset: int

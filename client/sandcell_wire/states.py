@@ -117,5 +117,7 @@ def expand(words: list[str]) -> frozenset[Status]:
                 found.add(Status(word))
             except ValueError:
                 known = ", ".join([*GROUPS, *(s.value for s in Status)])
-                raise ValueError(f"unknown status {word!r}; expected one of: {known}") from None
+                raise ValueError(
+                    f"unknown status {word[:100]!r}; expected one of: {known}"
+                ) from None
     return frozenset(found)

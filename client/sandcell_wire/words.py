@@ -9,6 +9,8 @@ from typing import Any
 EXECUTION_ID = r"^[A-Za-z0-9-]{8,64}$"
 SESSION_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ENV_NAME = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
+BYTES = r"^[0-9]{1,20}(\.[0-9]{1,20})? ?([KMGTPkmgtp][Ii]?)?[Bb]?$"
+NO_NUL = r"^[^\x00]*$"
 INTERPRETER = r"^[0-9a-f-]{32,36}$"
 GATEWAY_URL = r"^https?://[^\s/]+"
 OWNER = r"^[^\x00-\x20\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]{0,253}[^\x00-\x20\x7f-\x9f])?$"
@@ -16,6 +18,7 @@ OWNER = r"^[^\x00-\x20\x7f-\x9f]([^\x00-\x1f\x7f-\x9f]{0,253}[^\x00-\x20\x7f-\x9
 MISSED = "missed"
 """Begin with the executions of which nobody has seen the end."""
 AFTER = r"^(missed|[0-9]{1,18})$"
+LABEL = r"^[^=]+="
 CLIENT = r"^[\x21-\x7e]{1,64}$"
 NDJSON = "application/x-ndjson"
 """Media type of streams: each line is a JSON object."""
@@ -34,9 +37,11 @@ EXPECTED = {
     "with a letter or digit first, such as 'analysis-2'",
     EXECUTION_ID: "8 to 64 letters, digits and hyphens",
     ENV_NAME: "a variable's name of letters, digits and underscores, such as 'DATA_DIR'",
+    NO_NUL: "a text without NUL",
     INTERPRETER: "a UUID in small letters",
     GATEWAY_URL: "an address that begins with http:// or https://, such as 'https://host:8621'",
     AFTER: "a number, or 'missed'",
+    LABEL: "KEY=VALUE, such as 'team=birds'",
     CLIENT: "1 to 64 visible ASCII characters",
     OWNER: "1 to 255 characters, without control characters and blanks at the ends",
 }
@@ -67,11 +72,16 @@ def webhook_url(url: str) -> str:
     return url
 
 
-def no_nul(text: str) -> str:
-    """The text itself, if a program can be given it. Raises `ValueError`."""
-    if "\0" in text:
-        raise ValueError("expected a text without NUL")
-    return text
+def size(value: object) -> object:
+    """A number of bytes, or a text that says one. Raises `ValueError` for anything else.
+
+    Before pydantic's `ByteSize`, which takes what merely begins so.
+    """
+    if isinstance(value, str) and re.fullmatch(BYTES, value):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
+        return int(value)
+    raise ValueError("expected a number of bytes, or text such as '4GiB'")
 
 
 def plain(text: str) -> str:

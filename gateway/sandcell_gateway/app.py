@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import cast
 
-from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from sandcell_gateway.access.guard import Guard
@@ -15,7 +15,8 @@ from sandcell_gateway.access.limits import AccessLimits
 from sandcell_gateway.access.opening import open_access
 from sandcell_gateway.auth import Authenticator
 from sandcell_gateway.idempotency import IdempotencyKeys
-from sandcell_gateway.middleware import Edge, HostCheck, handle
+from sandcell_gateway.middleware import Edge, HostCheck, handle, no_such_method
+from sandcell_gateway.openapi import Api, operation_id
 from sandcell_gateway.paths import DATABASE
 from sandcell_gateway.problems import TABLE
 from sandcell_gateway.proofs.keys import SigningKeys
@@ -23,17 +24,20 @@ from sandcell_gateway.routes import (
     channels,
     code,
     commands,
+    events,
     files,
     health,
     history,
     proofs,
     sessions,
+    stats,
     tokens,
 )
 from sandcell_gateway.sessions.proofs import ProofService
 from sandcell_gateway.sessions.proving import Prover
 from sandcell_gateway.sessions.reconciler import open_reconciler
 from sandcell_gateway.sessions.service import SessionService
+from sandcell_gateway.sessions.stats import VERSION, StatsService
 from sandcell_gateway.settings import GatewaySettings
 from sandcell_gateway.store.database import open_database
 from sandcell_gateway.store.idempotency import KeyStore
@@ -50,7 +54,7 @@ def create_app(
     *,
     embedded: bool = False,
     on_running: Callable[[Callable[[], bool]], None] = lambda needed: None,
-) -> FastAPI:
+) -> Api:
     """The application. Its directories must exist and be locked (`paths`).
 
     `on_running` gets, as soon as it runs, what says whether anything needs it to go on: a
@@ -61,7 +65,7 @@ def create_app(
     leases = Leases()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+    async def lifespan(app: Api) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
             database = await stack.enter_async_context(open_database(settings.state_dir / DATABASE))
             app.state.tokens = await stack.enter_async_context(
@@ -84,20 +88,35 @@ def create_app(
                     settings.webhook_signer,
                 )
             )
+            app.state.stats = StatsService(service, settings)
             app.state.service, app.state.webhooks = service, webhooks
             app.state.keys = IdempotencyKeys(KeyStore(database))
             on_running(lambda: service.live > 0 or webhooks.needed)
             yield
 
-    app = FastAPI(
+    app = Api(
         title="sandcell",
-        version=health.VERSION,
+        version=VERSION,
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        exception_handlers=dict.fromkeys(TABLE, handle),
+        generate_unique_id_function=operation_id,
+        exception_handlers={**dict.fromkeys(TABLE, handle), 405: no_such_method},
     )
-    for part in (health, sessions, code, commands, files, history, proofs, channels, tokens):
+    app.state.stopping = asyncio.Event()
+    for part in (
+        health,
+        stats,
+        sessions,
+        events,
+        code,
+        commands,
+        files,
+        history,
+        proofs,
+        channels,
+        tokens,
+    ):
         app.include_router(part.router)
     limits = AccessLimits(settings.rate_limit)
     app.add_middleware(Guard, authenticator=authenticator, limits=limits, leases=leases)

@@ -12,6 +12,7 @@
     ├── Refused                 the request's Host, Origin or peer is not welcome
     ├── BadRequest              a value that no schema catches
     ├── RangeNotSatisfiable     the file is shorter
+    ├── BodyTooLarge            the request's body is longer than is taken
     ├── SessionNotFound         unknown, or another owner's
     ├── SessionEnded            final: nothing more can be done with it
     ├── KeyReused               an `Idempotency-Key` came with another body
@@ -168,6 +169,15 @@ class RangeNotSatisfiable(GatewayError):
 
     def __init__(self, size: int) -> None:
         super().__init__(f"the file has {size} bytes", "ask for bytes that it has")
+
+
+class BodyTooLarge(GatewayError):
+    """The request's body is longer than is taken."""
+
+    code = Code.CONTENT_TOO_LARGE
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"a request's body has at most {most} bytes", "send less at once")
 
 
 class KeyReused(GatewayError):

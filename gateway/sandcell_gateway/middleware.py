@@ -17,25 +17,24 @@ from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from sandcell_gateway.auth import PEER_UID
-from sandcell_gateway.errors import BadRequest, Refused
-from sandcell_gateway.problems import answer_of
+from sandcell_gateway.errors import BodyTooLarge, Refused
+from sandcell_gateway.problems import answer_of, method_problem, response_of
 
 REQUEST_ID = "request_id"
 """Key of the connection's state."""
 ANY = "*"
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 MAX_BODY_BYTES = 1 << 20
 """Most bytes of a request's body, but for files, which pass as a stream."""
 _FILES = re.compile(r"/v1/sessions/[^/]+/files/")
 _log = structlog.get_logger("sandcell_gateway.access")
-
-
-def _too_large() -> BadRequest:
-    return BadRequest(f"a request's body has at most {MAX_BODY_BYTES} bytes")
 
 
 class HostCheck:
@@ -124,12 +123,12 @@ class Exchange:
         scope.setdefault("state", {})[REQUEST_ID] = self.request_id
 
     def limited(self, receive: Receive) -> Receive:
-        """Receive at most `MAX_BODY_BYTES`. Raises `BadRequest` at once if more are announced."""
+        """Receive at most `MAX_BODY_BYTES`. Raises `BodyTooLarge` at once if more are announced."""
         if self._scope["type"] != "http" or self._is_file():
             return receive
         announced = Headers(scope=self._scope).get("content-length", "0")
         if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
-            raise _too_large()
+            raise BodyTooLarge(MAX_BODY_BYTES)
         got = 0
 
         async def receive_some() -> Message:
@@ -137,7 +136,7 @@ class Exchange:
             message = await receive()
             got += len(message.get("body", b""))
             if got > MAX_BODY_BYTES:
-                raise _too_large()
+                raise BodyTooLarge(MAX_BODY_BYTES)
             return message
 
         return receive_some
@@ -186,6 +185,19 @@ async def deny(websocket: WebSocket, response: Response) -> None:
     if websocket.client_state.name == "CONNECTING":
         await websocket.receive()
     await websocket.send_denial_response(response)
+
+
+async def no_such_method(request: Request, error: Exception) -> Response:
+    """Exception handler for 405: names all methods of the path, which several routes may share."""
+    allowed = ", ".join(method for method in METHODS if _offers(request, method))
+    detail = f"this path does not offer {request.method}; it offers {allowed}"
+    problem = method_problem(detail, getattr(request.state, REQUEST_ID, ""))
+    return response_of(problem, {"Allow": allowed})
+
+
+def _offers(request: Request, method: str) -> bool:
+    scope = {**request.scope, "method": method}
+    return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
 
 async def handle(connection: Any, error: Exception) -> Response:

@@ -7,7 +7,7 @@ its text only in the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import structlog
@@ -67,13 +67,13 @@ def _validation(error: ValidationException) -> Problem:
 
 
 def _http(error: HTTPException) -> Problem:
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return _make(
-            Code.NOT_FOUND, f"this path does not offer the method; it offers {allowed}", status=405
-        )
     if error.status_code == 404:
         return _make(Code.NOT_FOUND, "there is nothing at this path", hint="see /openapi.json")
+    if isinstance(error.__cause__, GatewayError):
+        return _gateway(error.__cause__)  # raised while FastAPI read the body
+    if error.status_code == 400:
+        # Not UTF-8, nested too deeply, or a number with too many digits: the body is not right.
+        return _make(Code.VALIDATION_ERROR, "body: it cannot be read as JSON")
     return _make(Code.VALIDATION_ERROR, str(error.detail), status=error.status_code)
 
 
@@ -84,6 +84,11 @@ TABLE: dict[type[Exception], Callable[[Any], Problem]] = {
     WebSocketRequestValidationError: _validation,
     HTTPException: _http,
 }
+
+
+def method_problem(detail: str, request_id: str) -> Problem:
+    """The document for a method that a path does not offer."""
+    return _make(Code.NOT_FOUND, detail, status=405, request_id=request_id)
 
 
 def problem_of(error: BaseException, request_id: str) -> Problem:
@@ -102,10 +107,15 @@ def problem_of(error: BaseException, request_id: str) -> Problem:
 
 def answer_of(error: BaseException, request_id: str) -> Response:
     """The document for `error` as an HTTP answer."""
-    problem = problem_of(error, request_id)
+    headers = dict(error.headers) if isinstance(error, GatewayError) else {}
+    return response_of(problem_of(error, request_id), headers)
+
+
+def response_of(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """A document as an HTTP answer, with more headers."""
     return JSONResponse(
         problem.model_dump(mode="json", exclude_none=True),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
-        headers=dict(error.headers) if isinstance(error, GatewayError) else None,
+        headers=headers,
     )

@@ -118,15 +118,24 @@ class SpliceProtocol(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """A server that says when it listens, and ends with exit code 0 on a signal."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_started: Callable[[], None],
+        on_stopping: Callable[[], None],
+    ) -> None:
         super().__init__(config)
         self.server_state = self._activity = Activity()
-        self._on_started = on_started
+        self._on_started, self._on_stopping = on_started, on_stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
             self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._on_stopping()
+        await super().shutdown(sockets=sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:
@@ -160,7 +169,7 @@ def make_server(app: Any, on_started: Callable[[], None] = lambda: None) -> Serv
         backlog=BACKLOG,
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
     )
-    return Server(config, on_started)
+    return Server(config, on_started, app.state.stopping.set)
 
 
 def listen_tcp(host: str, port: int) -> socket.socket:

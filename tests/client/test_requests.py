@@ -10,7 +10,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from sandcell import AsyncClient, AsyncSession, _requests, errors
+from sandcell import AsyncClient, AsyncSession, _answers, _requests, errors
 from sandcell._async import transport
 from sandcell._requests import ApiRequest
 from sandcell_wire.codes import HTTP_STATUS, Code
@@ -62,11 +62,13 @@ def test_list() -> None:
         offset=0,
         status=["idle", "paused"],
         labels={"a": "b&c"},
+        type="notebook",
         search=None,
         order_by="-name",
     )
     assert request.path == (
-        "/v1/sessions?limit=5&offset=0&status=idle&status=paused&label=a%3Db%26c&order_by=-name"
+        "/v1/sessions?limit=5&offset=0&status=idle&status=paused&label=a%3Db%26c"
+        "&type=notebook&order_by=-name"
     )
 
 
@@ -89,7 +91,7 @@ def test_channel() -> None:
 
 
 def test_a_good_answer() -> None:
-    health = _requests.parse(Health, 200, {}, b'{"status": "ok", "version": "1", "new": 2}')
+    health = _answers.parse(Health, 200, {}, b'{"status": "ok", "version": "1", "new": 2}')
     assert health.version == "1"
 
 
@@ -106,7 +108,7 @@ def test_every_code_has_its_error(code: Code) -> None:
         title="t", status=status, detail="what happened", code=code, hint="do it", request_id="r1"
     ).model_dump_json()
     with pytest.raises(errors.GatewayError, match="what happened") as caught:
-        _requests.parse(Health, status, {}, body.encode())
+        _answers.parse(Health, status, {}, body.encode())
     error = caught.value
     assert type(error) is not errors.GatewayError, "a code needs a class of its own"
     assert (error.status, error.code, error.hint, error.request_id) == (
@@ -129,7 +131,7 @@ def test_every_code_has_its_error(code: Code) -> None:
 )
 def test_errors_are_what_callers_expect(code: str, builtin: type[Exception]) -> None:
     with pytest.raises(builtin):
-        _requests.parse(Health, 400, {}, problem(code))
+        _answers.parse(Health, 400, {}, problem(code))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_errors_are_what_callers_expect(code: str, builtin: type[Exception]) -> 
 )
 def test_answers_of_others_are_errors_too(body: bytes) -> None:
     with pytest.raises(errors.GatewayError) as caught:
-        _requests.parse(Health, 502, {}, body)
+        _answers.parse(Health, 502, {}, body)
     assert type(caught.value) is errors.GatewayError
     assert caught.value.status == 502
     assert str(caught.value)
@@ -153,7 +155,7 @@ def test_answers_of_others_are_errors_too(body: bytes) -> None:
 
 def test_a_success_that_is_no_gateways() -> None:
     with pytest.raises(errors.GatewayError, match="expected a Health") as caught:
-        _requests.parse(Health, 200, {}, b"<html>Welcome</html>")
+        _answers.parse(Health, 200, {}, b"<html>Welcome</html>")
     assert "address" in str(caught.value.hint)
 
 
@@ -165,11 +167,11 @@ def test_rate_limits_say_when() -> None:
         "ratelimit-reset": "59",
     }
     with pytest.raises(errors.RateLimitError) as caught:
-        _requests.parse(Health, 429, headers, problem("rate_limited"))
+        _answers.parse(Health, 429, headers, problem("rate_limited"))
     error = caught.value
     assert (error.retry_after, error.limit, error.remaining, error.reset) == (7, 60, 0, 59)
     with pytest.raises(errors.RateLimitError) as unsaid:
-        _requests.parse(Health, 429, {"retry-after": "²"}, problem("rate_limited"))
+        _answers.parse(Health, 429, {"retry-after": "²"}, problem("rate_limited"))
     assert unsaid.value.retry_after is None
 
 

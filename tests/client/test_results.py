@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandcell._requests import Lines, execution_event
+from sandcell._answers import Lines, execution_event
 from sandcell.errors import SessionExpired
 from sandcell.results import Progress
 from sandcell_wire.models import (

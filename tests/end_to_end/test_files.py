@@ -129,6 +129,14 @@ def test_paths_that_are_none(http: httpx.Client, session: Session) -> None:
     assert session.files.list() == []
 
 
+def test_a_line_feed_belongs_to_the_name(session: Session) -> None:
+    session.files.write("a", "another file")
+    for name in ("a\n", "\n", "data/b\nc"):
+        session.files.write(name, name)
+        assert session.files.read_text(name) == name
+    assert session.files.read_text("a") == "another file"
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(
     route: Route, session: Session, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import uuid
@@ -14,6 +15,7 @@ from fastapi import FastAPI
 
 from sandcell_gateway.routes.sessions import preferred_wait
 from sandcell_wire.codes import HTTP_STATUS, Code
+from sandcell_wire.models import MAX_METADATA
 from tests.gateway.support import TOKEN, Gateway
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -144,7 +146,77 @@ async def test_listing_filters_orders_and_pages(http: httpx.AsyncClient) -> None
     assert await names(search="%") == []
     assert await names(search=ids["bee"][:12]) == ["bee"]
     assert await names(status=["running"], limit=1) == ["cat"]
+    assert await names(label=["kind=bee", "kind=ant"]) == [], "all that are named must be there"
+    assert await names(search="YES", order_by="-created_at") == ["cat", "bee", "ant"]
+    await http.patch(f"/v1/sessions/{ids['ant']}", json={"metadata": {"type": "notebook"}})
+    assert await names(type="notebook") == ["ant"]
+    assert await names(type="note") == []
+    assert await names(type="notebook", label="kind=bee") == []
+    assert sorted(await names(order_by="updated_at")) == ["ant", "bee", "cat"]
     assert await names(status=["paused", "error"]) == []
+
+
+async def test_what_was_changed_last_comes_first(http: httpx.AsyncClient) -> None:
+    made = [(await http.post("/v1/sessions", json={})).json()["id"] for _ in range(3)]
+    changed = [made[2], made[0], made[1]]
+    for session_id in changed:
+        await http.delete(f"/v1/sessions/{session_id}")  # nothing changes it later
+    for order, expected in (("updated_at", changed), ("-updated_at", changed[::-1])):
+        params = {"order_by": order, "status": "terminated"}
+        found = (await http.get("/v1/sessions", params=params)).json()["sessions"]
+        assert [session["id"] for session in found] == expected
+
+
+def unmoved(answer: httpx.Response) -> dict[str, Any]:
+    """A session without the moment of its last change: that its status is stored is one, too."""
+    return {key: value for key, value in answer.json().items() if key != "updated_at"}
+
+
+async def test_a_patch_merges(http: httpx.AsyncClient) -> None:
+    body = {"name": "one", "metadata": {"team": "a", "kept": "yes"}}
+    made = (await http.post("/v1/sessions", json=body, headers={"Prefer": "wait=20"})).json()
+    path = f"/v1/sessions/{made['id']}"
+
+    async def patched(body: dict[str, Any], **headers: str) -> dict[str, Any]:
+        answer = await http.patch(path, json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert unmoved(await http.get(path)) == unmoved(answer)
+        shown: dict[str, Any] = answer.json()
+        return shown
+
+    shown = await patched({"metadata": {"team": None, "type": "notebook", "gone": None}})
+    assert (shown["name"], shown["metadata"]) == ("one", {"kept": "yes", "type": "notebook"})
+    assert shown["updated_at"] > made["updated_at"]
+    merge_patch = {"Content-Type": "application/merge-patch+json"}
+    assert (await patched({"name": "two"}, **merge_patch))["metadata"] == shown["metadata"]
+    assert (await patched({}))["name"] == "two"
+    assert (await patched({"name": None}))["name"] is None
+    assert (await patched({"metadata": None}))["metadata"] == {}
+
+
+async def test_a_patch_that_does_not_fit_changes_nothing(http: httpx.AsyncClient) -> None:
+    wait = {"Prefer": "wait=20"}
+    await http.post("/v1/sessions", json={"name": "taken"})
+    full = {f"k{n}": "" for n in range(MAX_METADATA)}
+    body = {"name": "n", "metadata": full}
+    before = unmoved(await http.post("/v1/sessions", json=body, headers=wait))
+    path = f"/v1/sessions/{before['id']}"
+    wanted = {"name": "taken", "metadata": {"k0": None}}
+    check_problem(await http.patch(path, json=wanted), Code.CONFLICT)
+    over = check_problem(
+        await http.patch(path, json={"name": "m", "metadata": {"one more": ""}}),
+        Code.VALIDATION_ERROR,
+    )
+    assert over["detail"] == "metadata: at most 64 labels, got 65"
+    assert unmoved(await http.get(path)) == before
+    assert (await http.delete(path)).status_code == 200
+    check_problem(await http.patch(path, json={"name": "m"}), Code.SESSION_EXPIRED)
+
+
+async def test_patches_at_once_lose_nothing(http: httpx.AsyncClient) -> None:
+    path = f"/v1/sessions/{(await http.post('/v1/sessions', json={})).json()['id']}"
+    await asyncio.gather(*(http.patch(path, json={"metadata": {f"k{n}": "v"}}) for n in range(20)))
+    assert len((await http.get(path)).json()["metadata"]) == 20
 
 
 async def test_limits_are_shown(http: httpx.AsyncClient) -> None:
@@ -211,6 +283,7 @@ async def test_bad_requests(http: httpx.AsyncClient) -> None:
 async def test_a_wrong_method_says_what_is_offered(http: httpx.AsyncClient) -> None:
     answer = await http.put("/v1/sessions", json={})
     assert "POST" in check_problem(answer, Code.NOT_FOUND, 405)["detail"]
+    assert "POST" in answer.headers["allow"]
 
 
 async def test_a_body_that_is_no_json(http: httpx.AsyncClient) -> None:
@@ -237,7 +310,7 @@ async def test_what_was_sent_is_not_repeated(http: httpx.AsyncClient) -> None:
 
 async def test_bodies_are_bounded(http: httpx.AsyncClient) -> None:
     body = json.dumps({"env": {"A": "x" * (1 << 20)}}).encode()
-    check_problem(await http.post("/v1/sessions", content=body), Code.VALIDATION_ERROR)
+    check_problem(await http.post("/v1/sessions", content=body), Code.CONTENT_TOO_LARGE)
 
     async def pieces() -> AsyncGenerator[bytes]:
         yield body
@@ -245,7 +318,7 @@ async def test_bodies_are_bounded(http: httpx.AsyncClient) -> None:
     answer = await http.post(
         "/v1/sessions", content=pieces(), headers={"Content-Type": "application/json"}
     )
-    check_problem(answer, Code.VALIDATION_ERROR, answer.status_code)
+    check_problem(answer, Code.CONTENT_TOO_LARGE)
     assert (await http.get("/v1/sessions")).json()["total"] == 0
 
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from uuid import UUID, uuid4
 
-from sandcell import _requests
+from sandcell import _answers, _requests
 from sandcell._async import streams
 from sandcell._async.transport import AsyncTransport
 from sandcell.command_results import CommandResult, OnText, Progress
@@ -59,8 +59,8 @@ class AsyncCommand:
         events = streams.events(
             self._transport,
             lambda: _requests.follow_command(self._session_id, self.id, progress.position),
-            _requests.command_event,
-            _requests.is_end,
+            _answers.command_event,
+            _answers.is_end,
         )
         async with aclosing(events):
             async for event in events:
@@ -154,8 +154,8 @@ class AsyncCommands:
                 if progress.has_begun
                 else request
             ),
-            _requests.command_event,
-            _requests.is_end,
+            _answers.command_event,
+            _answers.is_end,
         )
         async with aclosing(events):
             async for event in events:

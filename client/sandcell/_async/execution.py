@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from uuid import UUID
 
-from sandcell import _requests
+from sandcell import _answers, _requests
 from sandcell._async import streams
 from sandcell._async.transport import AsyncTransport
 from sandcell.results import ExecutionResult, OnOutput, Progress
@@ -23,7 +23,7 @@ async def execute(
     """Run code to its end; with the same `id` it is the same execution."""
     request = _requests.execute(session_id, code, id, timeout)
     progress = Progress(session_id, on_output)
-    events = streams.events(transport, lambda: request, _requests.execution_event, _requests.is_end)
+    events = streams.events(transport, lambda: request, _answers.execution_event, _answers.is_end)
     async with aclosing(events):
         async for event in events:
             progress.take(event)

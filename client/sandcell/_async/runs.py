@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 from sandcell._async._threads import fan_out, pause
-from sandcell._async.client import AsyncClient, AsyncSession
+from sandcell._async.client import AsyncClient
+from sandcell._async.session import AsyncSession
 from sandcell.errors import (
     RequestInFlight,
     RequestInvalid,

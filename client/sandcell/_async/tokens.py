@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sandcell import _requests
 from sandcell._async.transport import AsyncTransport
-from sandcell_wire.models import NewToken, TokenList, TokenModel
+from sandcell_wire.tokens import NewToken, TokenList, TokenModel
 
 
 class AsyncTokens:

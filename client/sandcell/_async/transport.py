@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from sandcell import _requests
+from sandcell import _answers, _requests
 from sandcell._async._threads import in_thread, pause, pieces
 from sandcell._files import written_aside
 from sandcell._requests import ApiRequest, ChannelTarget
@@ -74,7 +74,7 @@ class AsyncTransport:
     async def send(self, model: type[M], request: ApiRequest) -> M:
         """Send and parse. Raises a `SandcellError`."""
         response = await self._answer(request)
-        return _requests.parse(model, response.status_code, response.headers, response.content)
+        return _answers.parse(model, response.status_code, response.headers, response.content)
 
     async def content(self, request: ApiRequest) -> bytes:
         """The body of an answer. Raises a `SandcellError`."""
@@ -95,7 +95,7 @@ class AsyncTransport:
     ) -> None:
         """Raises the answer's error, or waits if there is room for the request soon."""
         try:
-            _requests.check(response.status_code, response.headers, body)
+            _answers.check(response.status_code, response.headers, body)
         except RateLimitError as error:
             after = error.retry_after
             is_last = not request.safe or tried >= ATTEMPTS
@@ -123,7 +123,7 @@ class AsyncTransport:
                 raise self._too_late(request) from error
             except httpx.HTTPError as error:
                 raise self._broken_off(error) from error
-        return _requests.parse(model, response.status_code, response.headers, response.content)
+        return _answers.parse(model, response.status_code, response.headers, response.content)
 
     async def download(self, request: ApiRequest, target: Path) -> None:
         """Stream the answer to a file, which appears whole or not at all.
@@ -173,7 +173,7 @@ class AsyncTransport:
         """
         await self.ensure()
         timeout = httpx.Timeout(SILENCE, connect=self._settings.connect_timeout)
-        cut = _requests.Lines()
+        cut = _answers.Lines()
         try:
             async with self._opened(request, timeout) as response:
                 async for piece in response.aiter_raw():

@@ -3,309 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Generator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 from uuid import UUID, uuid4
 
 from sandcell import _requests
-from sandcell._sync.commands import Commands
-from sandcell._sync.execution import execute
-from sandcell._sync.files import Files
+from sandcell._sync.session import Session
 from sandcell._sync.tokens import Tokens
 from sandcell._sync.transport import Transport
 from sandcell._requests import ChannelTarget
-from sandcell.errors import ConflictError, SessionExpired, SessionNotFound
-from sandcell.results import ExecutionResult, OnOutput
-from sandcell.runs import OnLost, OnProgress
+from sandcell.errors import ConflictError, SessionNotFound
 from sandcell.settings import ClientSettings
-from sandcell.uploads import uploads
 from sandcell_wire.models import (
-    ExecutionModel,
     Health,
-    History,
-    LimitsModel,
-    Notebook,
     ProofKey,
     ProofKeys,
-    ProofList,
-    ProofModel,
-    Reason,
     SessionList,
     SessionModel,
+    Stats,
 )
-from sandcell_wire.states import FINAL, Status
-
-
-class Session:
-    """One session. What it shows is as new as the last answer; `refresh` asks again.
-
-    A context manager, which closes it.
-    """
-
-    def __init__(self, transport: Transport, model: SessionModel) -> None:
-        self._transport = transport
-        self.model = model
-        """Everything that the gateway said of it."""
-
-    @classmethod
-    def run(
-        cls,
-        code: str,
-        *,
-        language: str = "python",
-        files: Mapping[str, object] | None = None,
-        session: UUID | str | None = None,
-        keep_alive: bool = False,
-        timeout: float | None = None,
-        env: Mapping[str, str] | None = None,
-        on_lost: OnLost = "raise",
-        on_progress: OnProgress | None = None,
-        on_output: OnOutput | None = None,
-        client: Client | None = None,
-    ) -> ExecutionResult:
-        """Run code in a session that is made for it, and close that; all in one.
-
-        `files` are put into the workspace before, by their paths: bytes, text, a `Path` to
-        a file or directory, an open file, or a DataFrame for `.csv` and `.parquet`. With
-        `keep_alive` the session stays, for the next run's `session=result.session_id`; the
-        run without `keep_alive` closes it. A session that no run has made is never closed.
-        The code is interrupted after `timeout` seconds. `env` are variables of a new
-        session. `on_progress` is told what is done, `on_output` what the code shows, as it
-        comes. Without `client`, the gateway is the one of the settings.
-
-        An error of the code is part of the result; `raise_for_error` raises it. Raises
-        `SessionExpired` or `SessionNotFound` when `session` has ended, unless `on_lost` is
-        "recreate": then the code runs in a new one, from its beginning, and the result says
-        `recreated`. Raises `RequestInvalid` for what cannot be right, `OSError` for local
-        files that cannot be read, and any `SandcellError`.
-        """
-        from sandcell._sync import runs
-
-        with _given_or_new(client) as used:
-            one = runs.Run(
-                used, language, env or {}, uploads(files or {}), timeout, on_output, on_progress
-            )
-            return runs.run(
-                one, code, session=session, keep_alive=keep_alive, on_lost=on_lost
-            )
-
-    @classmethod
-    def run_many(
-        cls,
-        codes: Iterable[str],
-        *,
-        sessions: int = 4,
-        in_order: bool = True,
-        language: str = "python",
-        files: Mapping[str, object] | None = None,
-        timeout: float | None = None,
-        env: Mapping[str, str] | None = None,
-        client: Client | None = None,
-    ) -> Generator[ExecutionResult]:
-        """Run many pieces of code, in at most so many sessions at once.
-
-        Results come in the order of the codes, or, without `in_order`, as they are there.
-        Codes that meet in a session share its variables and files; they run one after the
-        other. All sessions are closed at the end, also when you stop early. The rest is as
-        in `run`.
-        """
-        from sandcell._sync import runs
-
-        with _given_or_new(client) as used:
-            one = runs.Run(used, language, env or {}, uploads(files or {}), timeout)
-            results = runs.run_many(one, codes, sessions=sessions, in_order=in_order)
-            with closing(results):
-                for result in results:
-                    yield result
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def raise_if_ended(self) -> Self:
-        """Itself, if it is not final. Raises `SessionExpired`, which says why it ended."""
-        if self.status in FINAL:
-            why = self.reason.text if self.reason else self.status.value
-            raise SessionExpired(f"session {self.name or self.id} has ended: {why}")
-        return self
-
-    def __repr__(self) -> str:
-        name = f" {self.name!r}" if self.name else ""
-        return f"<{type(self).__name__} {self.id}{name} {self.status.value}>"
-
-    @property
-    def files(self) -> Files:
-        """What lies in its workspace."""
-        return Files(self._transport, self.id)
-
-    @property
-    def commands(self) -> Commands:
-        """Programs beside its cells, with the same files."""
-        return Commands(self._transport, self.id)
-
-    @property
-    def id(self) -> UUID:
-        """Never changes."""
-        return self.model.id
-
-    @property
-    def name(self) -> str | None:
-        """Unique among the owner's live sessions."""
-        return self.model.name
-
-    @property
-    def status(self) -> Status:
-        """What it is doing."""
-        return self.model.status
-
-    @property
-    def limits(self) -> LimitsModel:
-        """What it may use; 0 is no limit."""
-        return self.model.limits
-
-    @property
-    def reason(self) -> Reason | None:
-        """Why it is in this status."""
-        return self.model.reason
-
-    def refresh(self) -> Self:
-        """Ask the gateway for its present state. Raises `SessionNotFound`."""
-        return self._send(_requests.get(self.id))
-
-    def restart(self, *, interpreter: str | None = None) -> Self:
-        """A fresh interpreter over the same files; returns when it is ready.
-
-        `interpreter` is the id that its messages will carry in `header.session`.
-        """
-        return self._send(_requests.restart(self.id, interpreter))
-
-    def pause(self) -> Self:
-        """Freeze it: it uses no processor, and keeps its memory and what runs.
-
-        Running something, or changing a file, resumes it. Harmless when it is paused.
-        Raises `ConflictError` when it is not ready, and `OperationFailed` when its
-        processes do not stop.
-        """
-        return self._send(_requests.pause(self.id))
-
-    def resume(self) -> Self:
-        """Let it go on where it was. Harmless when it is not paused."""
-        return self._send(_requests.resume(self.id))
-
-    def interrupt(self) -> Self:
-        """Interrupt whatever runs."""
-        return self._send(_requests.interrupt(self.id))
-
-    def execute(
-        self,
-        code: str,
-        *,
-        timeout: float | None = None,
-        on_output: OnOutput | None = None,
-        id: str | None = None,
-    ) -> ExecutionResult:
-        """Run code behind what runs there, and wait for its end.
-
-        It is interrupted after `timeout` seconds of running. `on_output` is called with
-        each output as it comes. When the line breaks the code goes on, and so does this as
-        soon as the line is back. Calls with the same `id`, 8 to 64 letters, digits and
-        hyphens, are one execution. Raises `GatewayUnreachable` when the line stays away,
-        and `SessionExpired` when the session ends.
-        """
-        return execute(
-            self._transport,
-            self.id,
-            code,
-            uuid4().hex if id is None else id,
-            timeout=timeout,
-            on_output=on_output,
-        )
-
-    def history(
-        self, *, limit: int = 100, offset: int = 0, newest: bool = False, outputs: bool = True
-    ) -> History:
-        """A page of what ran, in the order in which it was asked for, or the newest first.
-
-        Outputs are as notebooks hold them (nbformat 4.5).
-        """
-        return self._transport.send(
-            History,
-            _requests.history(self.id, limit=limit, offset=offset, newest=newest, outputs=outputs),
-        )
-
-    def notebook(self) -> dict[str, Any]:
-        """All that ran, as a notebook (nbformat 4.5), to be stored as JSON."""
-        found = self._transport.send(Notebook, _requests.notebook(self.id))
-        return found.model_dump()
-
-    def prove(self) -> ProofModel:
-        """Have the gateway sign what was recorded so far."""
-        return self._transport.send(ProofModel, _requests.prove(self.id))
-
-    def proofs(self, *, limit: int = 100, offset: int = 0) -> ProofList:
-        """A page of what the gateway has signed of it, the newest first; also once it is closed."""
-        return self._transport.send(
-            ProofList, _requests.proofs(self.id, limit=limit, offset=offset)
-        )
-
-    def export(self, path: Path | str) -> Path:
-        """Write all that was recorded, with its proofs, to a file for `sandcell verify`.
-
-        The file appears whole or not at all, and replaces one that was there. Raises
-        `OSError` when it cannot be written.
-        """
-        target = Path(path)
-        self._transport.download(_requests.export(self.id), target)
-        return target
-
-    def start_job(
-        self, code: str, *, id: str | None = None, webhook: str | None = None
-    ) -> ExecutionModel:
-        """Run code without waiting for it; it goes on when nobody is connected.
-
-        Calls with the same `id`, 8 to 64 letters, digits and hyphens, start one job: give
-        one to try again after a `RequestTimeout` or `GatewayUnreachable`. `webhook` is an
-        https address that the gateway tells when the job has ended (docs/rest.md,
-        "Webhooks"). Raises `RequestInvalid` when one of them cannot be used.
-        """
-        job_id = uuid4().hex if id is None else id
-        return self._transport.send(
-            ExecutionModel, _requests.start_job(self.id, code, job_id, webhook)
-        )
-
-    def jobs(self, *, limit: int = 100, offset: int = 0) -> Sequence[ExecutionModel]:
-        """What was started with `start_job`, the newest first, without outputs."""
-        found = self._transport.send(History, _requests.jobs(self.id, limit, offset))
-        return found.executions
-
-    def job(self, id: str, *, wait: float = 0.0) -> ExecutionModel:
-        """One job with its outputs, when it has ended or after `wait` seconds.
-
-        Raises `NotFoundError`.
-        """
-        return self._transport.send(ExecutionModel, _requests.job(self.id, id, wait))
-
-    def close(self, *, grace: float = 0.0, client: str | None = None) -> Self:
-        """Close it; with `grace` after so many seconds in which nobody attached.
-
-        With `client`, the name of a channel, because that client leaves: it stays open
-        while others are attached. Harmless when it is closed.
-        """
-        return self._send(_requests.close(self.id, grace, client))
-
-    def _send(self, request: _requests.ApiRequest) -> Self:
-        self.model = self._transport.send(SessionModel, request)
-        return self
 
 
 class Sessions:
@@ -355,25 +72,62 @@ class Sessions:
         offset: int = 0,
         status: Sequence[str] = (),
         labels: Mapping[str, str] | None = None,
+        type: str | None = None,
         search: str | None = None,
         order_by: str | None = None,
     ) -> Sequence[Session]:
         """Sessions, newest first; live ones unless `status` names others.
 
-        `status` takes statuses and the groups `running` and `paused`; `search` is part
-        of a name or the beginning of an id; `order_by` is created_at, updated_at or
-        name, with `-` for descending.
+        `status` takes statuses and the groups `running` and `paused`; `type` is the label
+        of that name; `search` is part of a name or of a label's value, or the beginning of
+        an id; `order_by` is created_at, updated_at or name, with `-` for descending.
+        `limit` is 500 at most; `iterate` has no limit.
         """
         request = _requests.list_sessions(
             limit=limit,
             offset=offset,
             status=status,
             labels=labels or {},
+            type=type,
             search=search,
             order_by=order_by,
         )
         page = self._transport.send(SessionList, request)
         return [Session(self._transport, model) for model in page.sessions]
+
+    def iterate(
+        self,
+        *,
+        status: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+        type: str | None = None,
+        search: str | None = None,
+        order_by: str | None = None,
+        page: int = _requests.MAX_PAGE,
+    ) -> Generator[Session]:
+        """All that `list` finds, asked for `page` at a time.
+
+        None comes twice; what is made or closed meanwhile may be missed.
+        """
+        seen: set[UUID] = set()
+        offset = 0
+        while True:
+            found = self.list(
+                limit=page,
+                offset=offset,
+                status=status,
+                labels=labels,
+                type=type,
+                search=search,
+                order_by=order_by,
+            )
+            for session in found:
+                if session.id not in seen:
+                    seen.add(session.id)
+                    yield session
+            offset += len(found)
+            if len(found) < page:
+                return
 
     def get(self, id: UUID | str) -> Session:
         """The session with this id, or the live one with this name or unique beginning of an id.
@@ -384,20 +138,10 @@ class Sessions:
             model = self._transport.send(SessionModel, _requests.get(exact))
             return Session(self._transport, model)
         word = str(id)
-        found = self.list(search=word, limit=_requests.MAX_PAGE)
+        found = [session for session in self.iterate(search=word)]
         named = [session for session in found if session.name == word]
         begin = [session for session in found if str(session.id).startswith(word)]
         return _only(word, named or begin)
-
-
-@contextmanager
-def _given_or_new(client: Client | None) -> Generator[Client]:
-    """The client itself, or one that is closed afterwards."""
-    if client is not None:
-        yield client
-        return
-    with Client() as made:
-        yield made
 
 
 def _as_uuid(id: UUID | str) -> UUID | None:
@@ -465,6 +209,10 @@ class Client:
     def health(self) -> Health:
         """Is the gateway there, and of which version? Starts an embedded one."""
         return self._transport.send(Health, _requests.health())
+
+    def stats(self) -> Stats:
+        """How many of your sessions are in each status, and what the gateway has for them."""
+        return self._transport.send(Stats, _requests.stats())
 
     def proof_keys(self) -> Sequence[ProofKey]:
         """The public keys that the gateway's proofs are checked with, former ones too."""

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from uuid import UUID, uuid4
 
-from sandcell import _requests
+from sandcell import _answers, _requests
 from sandcell._sync import streams
 from sandcell._sync.transport import Transport
 from sandcell.command_results import CommandResult, OnText, Progress
@@ -60,8 +60,8 @@ class Command:
         events = streams.events(
             self._transport,
             lambda: _requests.follow_command(self._session_id, self.id, progress.position),
-            _requests.command_event,
-            _requests.is_end,
+            _answers.command_event,
+            _answers.is_end,
         )
         with closing(events):
             for event in events:
@@ -155,8 +155,8 @@ class Commands:
                 if progress.has_begun
                 else request
             ),
-            _requests.command_event,
-            _requests.is_end,
+            _answers.command_event,
+            _answers.is_end,
         )
         with closing(events):
             for event in events:

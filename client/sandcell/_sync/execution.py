@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import closing
 from uuid import UUID
 
-from sandcell import _requests
+from sandcell import _answers, _requests
 from sandcell._sync import streams
 from sandcell._sync.transport import Transport
 from sandcell.results import ExecutionResult, OnOutput, Progress
@@ -24,7 +24,7 @@ def execute(
     """Run code to its end; with the same `id` it is the same execution."""
     request = _requests.execute(session_id, code, id, timeout)
     progress = Progress(session_id, on_output)
-    events = streams.events(transport, lambda: request, _requests.execution_event, _requests.is_end)
+    events = streams.events(transport, lambda: request, _answers.execution_event, _answers.is_end)
     with closing(events):
         for event in events:
             progress.take(event)

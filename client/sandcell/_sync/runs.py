@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 from sandcell._sync._threads import fan_out, pause
-from sandcell._sync.client import Client, Session
+from sandcell._sync.client import Client
+from sandcell._sync.session import Session
 from sandcell.errors import (
     RequestInFlight,
     RequestInvalid,

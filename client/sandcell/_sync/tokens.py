@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sandcell import _requests
 from sandcell._sync.transport import Transport
-from sandcell_wire.models import NewToken, TokenList, TokenModel
+from sandcell_wire.tokens import NewToken, TokenList, TokenModel
 
 
 class Tokens:

@@ -18,8 +18,8 @@ from sandcell_gateway.errors import NotTheirs, TokenEnded, TokenNotFound, TooMan
 from sandcell_gateway.store.database import to_the_end
 from sandcell_gateway.store.tables import TokenRow
 from sandcell_gateway.store.tokens import TokenStore
-from sandcell_wire.models import NewToken, TokenCreate, TokenList, TokenModel
 from sandcell_wire.scopes import Scope
+from sandcell_wire.tokens import NewToken, TokenCreate, TokenList, TokenModel
 
 PREFIX = "sc_"
 """Shows people, and programs that look for leaked secrets, what it is."""

@@ -9,10 +9,12 @@ from fastapi import APIRouter, Depends, Header, Request
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
+from sandcell_gateway.openapi import LIVE_SESSION, problems_of, schema_of
 from sandcell_gateway.routes.history import history_of
 from sandcell_gateway.routes.sessions import Caller
 from sandcell_gateway.routes.streams import stream
 from sandcell_gateway.sessions.code import CodeService, Event
+from sandcell_wire.codes import Code
 from sandcell_wire.models import CodeRun, ExecutionEvent, ExecutionModel, StreamFailed
 from sandcell_wire.words import NDJSON
 
@@ -29,15 +31,18 @@ def code_of(request: Request) -> CodeService:
 @router.post(
     "/code",
     response_model=ExecutionModel,
-    responses={200: {"content": {NDJSON: {"schema": _EVENT.json_schema()}}}},
+    responses={
+        200: {"content": {NDJSON: {"schema": schema_of(ExecutionEvent)}}},
+        **problems_of(*LIVE_SESSION, Code.CONFLICT),
+    },
 )
-async def run(
+async def run_code(
     session_id: UUID,
     body: CodeRun,
     service: Annotated[CodeService, Depends(code_of)],
     caller: Caller,
     request: Request,
-    accept: Annotated[str, Header()] = "*/*",
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> ExecutionModel | Response:
     """Run code behind what runs there, and answer when it has ended, with what it has shown.
 

@@ -9,12 +9,14 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
+from sandcell_gateway.openapi import LIVE_SESSION, problems_of, schema_of
 from sandcell_gateway.routes.pages import Limit, Offset
 from sandcell_gateway.routes.sessions import Caller
 from sandcell_gateway.routes.streams import stream
 from sandcell_gateway.sessions.code import LOOK
 from sandcell_gateway.sessions.commands import CommandService, Event
 from sandcell_gateway.sessions.service import Page
+from sandcell_wire.codes import Code
 from sandcell_wire.commands import (
     CommandEvent,
     CommandInput,
@@ -31,8 +33,10 @@ router = APIRouter(prefix="/v1/sessions/{session_id}/commands", tags=["commands"
 
 _EVENT = TypeAdapter[Event | StreamFailed](CommandEvent)
 _STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {NDJSON: {"schema": _EVENT.json_schema()}}}
+    200: {"content": {NDJSON: {"schema": schema_of(CommandEvent)}}}
 }
+_COMMAND = (*LIVE_SESSION, Code.NOT_FOUND)
+"""What can be wrong with a command that was started."""
 
 
 def commands_of(request: Request) -> CommandService:
@@ -44,14 +48,18 @@ Service = Annotated[CommandService, Depends(commands_of)]
 CommandId = Annotated[str, Path(pattern=EXECUTION_ID)]
 
 
-@router.post("", response_model=CommandModel, responses=_STREAMED)
-async def run(
+@router.post(
+    "",
+    response_model=CommandModel,
+    responses={**_STREAMED, **problems_of(*LIVE_SESSION, Code.QUOTA_EXCEEDED)},
+)
+async def run_command(
     session_id: UUID,
     body: CommandRun,
     service: Service,
     caller: Caller,
     request: Request,
-    accept: Annotated[str, Header()] = "*/*",
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> CommandModel | Response:
     """Run a command beside what runs there, and answer when it has ended, with what it wrote.
 
@@ -66,7 +74,7 @@ async def run(
     return running.model if body.background else await service.wait(running)
 
 
-@router.get("")
+@router.get("", responses=problems_of(*LIVE_SESSION))
 async def list_commands(
     session_id: UUID, service: Service, caller: Caller, limit: Limit = 100, offset: Offset = 0
 ) -> CommandList:
@@ -74,8 +82,12 @@ async def list_commands(
     return await service.list(caller, str(session_id), Page(limit, offset))
 
 
-@router.get("/{command_id}", response_model=CommandModel, responses=_STREAMED)
-async def get(
+@router.get(
+    "/{command_id}",
+    response_model=CommandModel,
+    responses={**_STREAMED, **problems_of(*_COMMAND)},
+)
+async def get_command(
     session_id: UUID,
     command_id: CommandId,
     service: Service,
@@ -83,7 +95,7 @@ async def get(
     request: Request,
     wait: Annotated[float, Query(ge=0, le=LOOK)] = 0.0,
     after: Annotated[int, Query(ge=0, le=1 << 53)] = 0,
-    accept: Annotated[str, Header()] = "*/*",
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> CommandModel | Response:
     """One command with its output, when it has ended or after `wait` seconds.
 
@@ -96,8 +108,8 @@ async def get(
     return await service.wait(running, wait)
 
 
-@router.post("/{command_id}/input")
-async def write(
+@router.post("/{command_id}/input", responses=problems_of(*_COMMAND, Code.CONFLICT))
+async def write_input(
     session_id: UUID,
     command_id: CommandId,
     body: CommandInput,
@@ -108,7 +120,7 @@ async def write(
     return await service.write(caller, str(session_id), command_id, body)
 
 
-@router.post("/{command_id}/signal")
+@router.post("/{command_id}/signal", responses=problems_of(*_COMMAND, Code.CONFLICT))
 async def send_signal(
     session_id: UUID,
     command_id: CommandId,
@@ -120,8 +132,8 @@ async def send_signal(
     return await service.signal(caller, str(session_id), command_id, body.signal)
 
 
-@router.delete("/{command_id}")
-async def kill(
+@router.delete("/{command_id}", responses=problems_of(*_COMMAND, Code.CONFLICT))
+async def kill_command(
     session_id: UUID, command_id: CommandId, service: Service, caller: Caller
 ) -> CommandModel:
     """End it at once (SIGKILL); harmless when it has ended. It stays listed."""

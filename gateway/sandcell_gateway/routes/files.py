@@ -12,13 +12,18 @@ from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
+from pydantic import WithJsonSchema
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from sandcell_gateway.errors import BadRequest, RangeNotSatisfiable
+from sandcell_gateway.openapi import FILE, problems_of
 from sandcell_gateway.routes.sessions import Caller
 from sandcell_gateway.sessions.files import FileService, Reading
+from sandcell_wire.codes import Code
 from sandcell_wire.models import FileList, FileModel
+from sandcell_wire.paths import MAX_NAME, MAX_PATH
 
 router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["files"])
 
@@ -34,7 +39,36 @@ def files_of(request: Request) -> FileService:
     return FileService(request.app.state.service)
 
 
-def path_of(request: Request, path: str) -> str:
+class AnyText(Convertor[str]):
+    """Whatever follows. Starlette's `path` ends at a line feed, which a file's name may hold."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("any", AnyText())
+
+SentPath = Annotated[
+    str,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_PATH,
+            "pattern": r"^[^/\x00][^\x00]*$",
+            "description": "Below the session's workspace; `..` is refused, and so is a part of "
+            f"more than {MAX_NAME} bytes.",
+        }
+    ),
+]
+
+
+def path_of(request: Request, path: SentPath) -> str:
     """The dependency that finds the file's path, as it was sent. Raises `BadRequest`."""
     raw: bytes = request.scope.get("raw_path", b"")
     try:
@@ -75,7 +109,7 @@ def part_of(header: str | None, size: int) -> Part:
     return Part(first, last - first + 1, is_all=False)
 
 
-@router.get("/files")
+@router.get("/files", responses=problems_of(*FILE))
 async def list_files(
     session_id: UUID,
     service: Service,
@@ -89,22 +123,23 @@ async def list_files(
 
 
 @router.get(
-    "/files/{path:path}",
+    "/files/{path:any}",
     response_class=Response,
     responses={
         200: {"content": {BINARY: {}}},
         206: {"content": {BINARY: {}}, "description": "The part that `Range` asks for"},
         304: {"description": "It is still what `If-None-Match` names"},
+        **problems_of(*FILE, Code.RANGE_NOT_SATISFIABLE),
     },
 )
-async def read(
+async def read_file(
     session_id: UUID,
     path: FilePath,
     service: Service,
     caller: Caller,
-    range: Annotated[str | None, Header()] = None,
-    if_none_match: Annotated[str | None, Header()] = None,
-    if_range: Annotated[str | None, Header()] = None,
+    range: Annotated[str | None, Header(alias="Range")] = None,
+    if_none_match: Annotated[str | None, Header(alias="If-None-Match")] = None,
+    if_range: Annotated[str | None, Header(alias="If-Range")] = None,
 ) -> Response:
     """A file's content, as it is; with `Range` a part of it."""
     stack = AsyncExitStack()
@@ -163,14 +198,20 @@ class OpenResponse(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-@router.put("/files/{path:path}", openapi_extra={"requestBody": {"content": {BINARY: {}}}})
-async def write(
+@router.put(
+    "/files/{path:any}",
+    openapi_extra={
+        "requestBody": {"content": {BINARY: {"schema": {"type": "string", "format": "binary"}}}}
+    },
+    responses=problems_of(*FILE, Code.QUOTA_EXCEEDED),
+)
+async def write_file(
     session_id: UUID,
     path: FilePath,
     service: Service,
     caller: Caller,
     request: Request,
-    content_length: Annotated[int | None, Header(ge=0)] = None,
+    content_length: Annotated[int | None, Header(ge=0, include_in_schema=False)] = None,
 ) -> FileModel:
     """Write a file; it appears whole or not at all, and the directories above it are made.
 
@@ -181,8 +222,8 @@ async def write(
     return await service.write(caller, str(session_id), path, request.stream(), content_length)
 
 
-@router.delete("/files/{path:path}")
-async def remove(
+@router.delete("/files/{path:any}", responses=problems_of(*FILE))
+async def delete_file(
     session_id: UUID,
     path: FilePath,
     service: Service,

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 from fastapi import APIRouter
 
+from sandcell_gateway.openapi import OPEN
+from sandcell_gateway.sessions.stats import VERSION
 from sandcell_wire.models import Health
 
 router = APIRouter(tags=["gateway"])
-VERSION = importlib.metadata.version("sandcell")
 
 
-@router.get("/health")
-async def health() -> Health:
+@router.get("/health", openapi_extra=OPEN)
+async def get_health() -> Health:
     """Needs no token."""
     return Health(status="ok", version=VERSION)

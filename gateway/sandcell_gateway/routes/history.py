@@ -7,10 +7,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from sandcell_gateway.openapi import LIVE_SESSION, problems_of
 from sandcell_gateway.routes.pages import Limit, Offset
 from sandcell_gateway.routes.sessions import Caller
 from sandcell_gateway.sessions.history import MAX_WAIT, HistoryService
 from sandcell_gateway.sessions.service import Page
+from sandcell_wire.codes import Code
 from sandcell_wire.models import ExecutionModel, History, JobCreate, Notebook
 
 router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["history"])
@@ -24,8 +26,8 @@ def history_of(request: Request) -> HistoryService:
 Service = Annotated[HistoryService, Depends(history_of)]
 
 
-@router.get("/history")
-async def history(
+@router.get("/history", responses=problems_of(*LIVE_SESSION))
+async def get_history(
     session_id: UUID,
     service: Service,
     caller: Caller,
@@ -39,30 +41,30 @@ async def history(
     return await service.page(caller, str(session_id), page, outputs=outputs, newest=newest)
 
 
-@router.get("/history.ipynb")
-async def notebook(session_id: UUID, service: Service, caller: Caller) -> Notebook:
+@router.get("/history.ipynb", responses=problems_of(*LIVE_SESSION))
+async def get_notebook(session_id: UUID, service: Service, caller: Caller) -> Notebook:
     """The history as a notebook, each execution a cell."""
     return await service.notebook(caller, str(session_id))
 
 
-@router.get("/history/{execution_id}")
-async def execution(
+@router.get("/history/{execution_id}", responses=problems_of(*LIVE_SESSION, Code.NOT_FOUND))
+async def get_execution(
     session_id: UUID, execution_id: str, service: Service, caller: Caller
 ) -> ExecutionModel:
     """One execution with its outputs."""
     return await service.get(caller, str(session_id), execution_id)
 
 
-@router.post("/jobs")
-async def run(
+@router.post("/jobs", responses=problems_of(*LIVE_SESSION, Code.CONFLICT, Code.QUOTA_EXCEEDED))
+async def start_job(
     session_id: UUID, body: JobCreate, service: Service, caller: Caller
 ) -> ExecutionModel:
     """Start code that goes on when nobody is connected; `webhook` is told when it has ended."""
     return await service.run(caller, str(session_id), body)
 
 
-@router.get("/jobs")
-async def jobs(
+@router.get("/jobs", responses=problems_of(*LIVE_SESSION))
+async def list_jobs(
     session_id: UUID, service: Service, caller: Caller, limit: Limit = 100, offset: Offset = 0
 ) -> History:
     """What was started so, the newest first, without outputs."""
@@ -72,8 +74,8 @@ async def jobs(
     )
 
 
-@router.get("/jobs/{job_id}")
-async def job(
+@router.get("/jobs/{job_id}", responses=problems_of(*LIVE_SESSION, Code.NOT_FOUND))
+async def get_job(
     session_id: UUID,
     job_id: str,
     service: Service,

@@ -10,4 +10,6 @@ MAX_LIMIT = 500
 """Most entries of one page."""
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT)]
-Offset = Annotated[int, Query(ge=0)]
+MAX_OFFSET = (1 << 53) - 1
+"""Most entries that are passed over: what JSON's readers, and the store, take for a number."""
+Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]

@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
+from sandcell_gateway.openapi import LIVE_SESSION, SESSION, problems_of
 from sandcell_gateway.routes.pages import Limit, Offset
 from sandcell_gateway.routes.sessions import Caller
 from sandcell_gateway.sessions.proofs import ProofService
@@ -28,14 +29,14 @@ def proofs_of(request: Request) -> ProofService:
 Service = Annotated[ProofService, Depends(proofs_of)]
 
 
-@router.post("/sessions/{session_id}/proofs")
-async def prove(session_id: UUID, service: Service, caller: Caller) -> ProofModel:
+@router.post("/sessions/{session_id}/proofs", responses=problems_of(*LIVE_SESSION))
+async def create_proof(session_id: UUID, service: Service, caller: Caller) -> ProofModel:
     """Sign the session's journal as it is now."""
     return await service.prove(caller, str(session_id))
 
 
-@router.get("/sessions/{session_id}/proofs")
-async def proofs(
+@router.get("/sessions/{session_id}/proofs", responses=problems_of(*SESSION))
+async def list_proofs(
     session_id: UUID,
     service: Service,
     caller: Caller,
@@ -49,9 +50,9 @@ async def proofs(
 @router.get(
     "/sessions/{session_id}/history.tar",
     response_class=Response,
-    responses={200: {"content": {TAR: {}}}},
+    responses={200: {"content": {TAR: {}}}, **problems_of(*LIVE_SESSION)},
 )
-async def export(session_id: UUID, service: Service, caller: Caller) -> StreamingResponse:
+async def export_history(session_id: UUID, service: Service, caller: Caller) -> StreamingResponse:
     """The journal with its proofs, to be verified anywhere: signed to its end, then streamed."""
     pieces = await service.export(caller, str(session_id))
     name = f'attachment; filename="{session_id}.tar"'
@@ -59,6 +60,6 @@ async def export(session_id: UUID, service: Service, caller: Caller) -> Streamin
 
 
 @router.get("/proof-keys")
-async def keys(service: Service, caller: Caller) -> ProofKeys:
+async def list_proof_keys(service: Service, caller: Caller) -> ProofKeys:
     """The public keys that this gateway's proofs are checked with, former ones too."""
     return service.keys()

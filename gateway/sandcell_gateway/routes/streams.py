@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-import anyio
 from fastapi import Request
 from pydantic import TypeAdapter
 from starlette.responses import StreamingResponse
 
 from sandcell_gateway.middleware import REQUEST_ID
 from sandcell_gateway.problems import problem_of
+from sandcell_gateway.routes.streaming import with_heartbeat
 from sandcell_wire.models import StreamFailed
 from sandcell_wire.words import NDJSON
-
-HEARTBEAT = 15.0
-"""Seconds of silence after which a stream gets an empty line."""
 
 T = TypeVar("T")
 
@@ -36,27 +32,8 @@ async def _lines(
 ) -> AsyncGenerator[bytes]:
     async with aclosing(coming) as events:
         try:
-            async for event in _with_heartbeat(events):
+            async for event in with_heartbeat(events):
                 yield b"\n" if event is None else adapter.dump_json(event) + b"\n"
         except Exception as error:
             problem = problem_of(error, request_id)
             yield adapter.dump_json(StreamFailed(problem=problem), exclude_none=True) + b"\n"
-
-
-async def _with_heartbeat(events: AsyncGenerator[T]) -> AsyncGenerator[T | None]:
-    """The same, and None when nothing came for a while."""
-    while True:
-        coming = asyncio.ensure_future(anext(events, None))
-        try:
-            while not (await asyncio.wait([coming], timeout=HEARTBEAT))[0]:
-                yield None
-        finally:
-            if not coming.done():
-                coming.cancel()
-                # Starlette cancels us again at every turn of the loop, but not in here.
-                with anyio.CancelScope(shield=True):
-                    await asyncio.wait([coming])
-        event = coming.result()
-        if event is None:
-            return
-        yield event

@@ -9,9 +9,11 @@ from fastapi import APIRouter, Depends, Request
 
 from sandcell_gateway.access.guard import lease_of
 from sandcell_gateway.access.tokens import TokenService
+from sandcell_gateway.openapi import problems_of
 from sandcell_gateway.routes.pages import Limit, Offset
 from sandcell_gateway.routes.sessions import Caller
-from sandcell_wire.models import NewToken, TokenCreate, TokenList, TokenModel
+from sandcell_wire.codes import Code
+from sandcell_wire.tokens import NewToken, TokenCreate, TokenList, TokenModel
 
 router = APIRouter(prefix="/v1/tokens", tags=["tokens"])
 
@@ -25,8 +27,8 @@ def tokens_of(request: Request) -> TokenService:
 Service = Annotated[TokenService, Depends(tokens_of)]
 
 
-@router.post("")
-async def create(body: TokenCreate, service: Service, caller: Caller) -> NewToken:
+@router.post("", responses=problems_of(Code.QUOTA_EXCEEDED))
+async def create_token(body: TokenCreate, service: Service, caller: Caller) -> NewToken:
     """Make a token; its secret is in this answer and nowhere else."""
     return await service.create(caller, body)
 
@@ -39,7 +41,9 @@ async def list_tokens(
     return await service.page(caller, limit, offset)
 
 
-@router.delete("/{token_id}")
-async def revoke(token_id: UUID, service: Service, caller: Caller, request: Request) -> TokenModel:
+@router.delete("/{token_id}", responses=problems_of(Code.NOT_FOUND))
+async def revoke_token(
+    token_id: UUID, service: Service, caller: Caller, request: Request
+) -> TokenModel:
     """Revoke it: nothing can be done with it any more, and what is open with it ends."""
     return await service.revoke(caller, str(token_id), lease_of(request))

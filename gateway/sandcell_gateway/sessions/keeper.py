@@ -20,19 +20,20 @@ from typing import Any
 import structlog
 
 from sandcell_gateway.clock import now
-from sandcell_gateway.errors import GatewayError, ShimUnreachable
+from sandcell_gateway.errors import BadRequest, GatewayError, NameTaken, ShimUnreachable
 from sandcell_gateway.sessions.control import UNREACHABLE, ControlLink, StatusReport, open_control
 from sandcell_gateway.sessions.ending import end_sandbox
+from sandcell_gateway.sessions.events import EventLog
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.processes import ShimProcess, same_boot
 from sandcell_gateway.sessions.use import RETURN, PutOff, Use, end_reason, expires_at
 from sandcell_gateway.sessions.view import follow, model_of, row_reason, stored_status
 from sandcell_gateway.store.database import to_the_end
-from sandcell_gateway.store.sessions import SessionStore
+from sandcell_gateway.store.sessions import Duplicate, SessionStore
 from sandcell_gateway.store.tables import SessionRow
 from sandcell_gateway.watched import Watched
 from sandcell_wire.control import ControlError
-from sandcell_wire.models import Reason, SessionModel
+from sandcell_wire.models import MAX_METADATA, Reason, SessionModel, SessionUpdate
 from sandcell_wire.states import (
     FINAL,
     Event,
@@ -89,6 +90,7 @@ class Keeper:
         self.journal = JournalState.UNPROVEN
         """Set by whoever compares the journal with its proofs."""
         self.changed = Watched()
+        self.events = EventLog(row.id, self.status, self.reason)
         self._store = store
         self._places = places
         # In use when the last gateway ended: as if the client had left just now.
@@ -101,6 +103,7 @@ class Keeper:
         self._found = not recovered
         self._crashes: deque[float] = deque(maxlen=MAX_CRASHES)
         self._wake = asyncio.Event()
+        self._updating = asyncio.Lock()
         self._log = _log.bind(session=row.id)
 
     # What others see and ask -----------------------------------------------------
@@ -188,6 +191,22 @@ class Keeper:
         if self.row.desired != CLOSED and not self.final and self.row.closes_at is not None:
             await self._write(closes_at=None)
         self._wake.set()
+
+    async def update(self, wanted: SessionUpdate) -> None:
+        """Change name and labels. Raises `NameTaken`, or `BadRequest` for too many labels."""
+        async with self._updating:  # what is merged is read before it is written
+            labels = wanted.merged(self.row.labels)
+            if len(labels) > MAX_METADATA:
+                raise BadRequest(
+                    f"metadata: at most {MAX_METADATA} labels, got {len(labels)}",
+                    "take some away: set them to null",
+                )
+            name = wanted.name if "name" in wanted.model_fields_set else self.row.name
+            try:
+                await self._write(name=name, labels=labels)
+            except Duplicate as error:
+                raise NameTaken(str(name)) from error
+        self._wake.set()  # one with a name does not expire
 
     async def request(self, op: str, args: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         """Pass a request to the shim; its answer. Raises what `ControlLink.request` raises."""
@@ -284,6 +303,7 @@ class Keeper:
 
     async def _move(self, event: Event, reason: Reason | None) -> None:
         self.status, self.reason = next_status(self.status, event), reason
+        self.events.note(self.status, reason)
         self._use.execution(self.status is Status.ACTIVE, now())
         await self._persist()
         self.changed.notify()
@@ -399,6 +419,7 @@ class Keeper:
             self._log.warning("impossible report", error=str(error))
             return
         self.reason = report.reason
+        self.events.note(self.status, self.reason)
         self.interpreter = report.interpreter or self.interpreter
         self._use.execution(self.status is Status.ACTIVE, now())
         if self._unsaved:

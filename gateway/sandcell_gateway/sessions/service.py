@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -29,17 +31,24 @@ from sandcell_gateway.journal.records import Entry
 from sandcell_gateway.sessions import limits
 from sandcell_gateway.sessions.control import read_journal
 from sandcell_gateway.sessions.engines import Chosen, EngineChoice
+from sandcell_gateway.sessions.events import EventLog, Happening
 from sandcell_gateway.sessions.keeper import RUNNING, Keeper
 from sandcell_gateway.sessions.patience import Patience
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.reconciler import Reconciler
-from sandcell_gateway.sessions.view import stored_model
+from sandcell_gateway.sessions.view import row_reason, stored_model
 from sandcell_gateway.settings import GatewaySettings
 from sandcell_gateway.shim.spec import ShimSpec
 from sandcell_gateway.splice import Upstream, connect
 from sandcell_gateway.store.sessions import Duplicate, Order, Query, SessionStore
 from sandcell_gateway.store.tables import SessionRow
-from sandcell_wire.models import LimitsModel, SessionCreate, SessionList, SessionModel
+from sandcell_wire.models import (
+    LimitsModel,
+    SessionCreate,
+    SessionList,
+    SessionModel,
+    SessionUpdate,
+)
 from sandcell_wire.states import FINAL, LIVE, Status
 
 LANGUAGES = ("python",)
@@ -58,6 +67,8 @@ ATTACH_TIMEOUT = 20.0
 """Seconds that a channel waits for a shim that is being started."""
 ATTACH_RETRY = 0.05
 UID_TRIES = 8
+LOOK = 60.0
+"""Seconds after which who waits for an event looks again whether one came."""
 
 
 @dataclass(frozen=True)
@@ -236,9 +247,33 @@ class SessionService:
             raise SessionNotFound(session_id)
         return row, before or self._reconciler.get(session_id)
 
-    async def get(self, principal: Principal, session_id: str) -> SessionModel:
-        """One session. Raises `SessionNotFound`."""
-        return _model(*await self._find(principal, session_id))
+    async def get(
+        self,
+        principal: Principal,
+        session_id: str,
+        until: frozenset[Status] = frozenset(),
+        wait: float = 0.0,
+    ) -> SessionModel:
+        """One session; when it is in one of these statuses, or after `wait` seconds.
+
+        A session that has ended is not waited for. Raises `SessionNotFound`.
+        """
+        row, keeper = await self._find(principal, session_id)
+        if keeper is not None and until and wait > 0:
+            await keeper.changed.until(
+                lambda: keeper.status in until or keeper.final, min(wait, MAX_WAIT)
+            )
+        return _model(row, keeper)
+
+    async def events(
+        self, principal: Principal, session_id: str, last: str | None
+    ) -> AsyncGenerator[Happening]:
+        """What happens to it, from behind this event on; ends with it.
+
+        Raises `SessionNotFound`, at once.
+        """
+        row, keeper = await self._find(principal, session_id)
+        return _ended(row) if keeper is None else _follow(keeper, last)
 
     async def list(
         self,
@@ -246,14 +281,14 @@ class SessionService:
         page: Page,
         *,
         statuses: frozenset[Status] = LIVE,
-        labels: dict[str, str] | None = None,
+        labels: frozenset[tuple[str, str]] = frozenset(),
         search: str | None = None,
         order_by: Order = "-created_at",
     ) -> SessionList:
         """A page of the owner's sessions; live ones unless other statuses are named."""
         # A stored status may be behind what the shim reported, so all live rows are read.
         stored = (statuses & FINAL) | (LIVE if statuses & LIVE else frozenset[Status]())
-        query = Query(principal.owner, stored, labels or {}, search, order_by)
+        query = Query(principal.owner, stored, labels, search, order_by)
         before = self._reconciler.keepers  # as in `_find`
         models = [
             _model(row, before.get(row.id) or self._reconciler.get(row.id))
@@ -265,6 +300,15 @@ class SessionService:
             sessions=list(part), total=len(found), limit=page.limit, offset=page.offset
         )
 
+    async def count(self, principal: Principal) -> dict[Status, int]:
+        """How many of the owner's sessions are in each status, those with none included."""
+        rows = await self._store.find(Query(principal.owner, frozenset(Status)))
+        keepers = self._reconciler.keepers
+        found = Counter(
+            keepers[row.id].status if row.id in keepers else Status(row.status) for row in rows
+        )
+        return {status: found[status] for status in Status}
+
     # Doing ---------------------------------------------------------------------------
 
     async def keeper(self, principal: Principal, session_id: str) -> Keeper:
@@ -273,6 +317,14 @@ class SessionService:
         if keeper is None or keeper.final or keeper.closing:
             raise SessionEnded(session_id, row.status, row.reason_text)
         return keeper
+
+    async def update(
+        self, principal: Principal, session_id: str, wanted: SessionUpdate
+    ) -> SessionModel:
+        """Change name and labels. Raises `SessionEnded`, `NameTaken` or `BadRequest`."""
+        keeper = await self.keeper(principal, session_id)
+        await keeper.update(wanted)
+        return keeper.model
 
     async def restart(
         self, principal: Principal, session_id: str, interpreter: str | None
@@ -406,6 +458,22 @@ def _free_uid(live: Sequence[SessionRow]) -> int | None:
         return pick_uid({row.uid for row in live if row.uid is not None})
     except IdentityError as error:
         raise OutOfIdentities(str(error)) from error
+
+
+async def _ended(row: SessionRow) -> AsyncGenerator[Happening]:
+    for happening in EventLog(row.id, Status(row.status), row_reason(row)).since(None):
+        yield happening
+
+
+async def _follow(keeper: Keeper, last: str | None) -> AsyncGenerator[Happening]:
+    events = keeper.events
+    while True:
+        for happening in events.since(last):
+            yield happening
+            last = happening.id or last
+        if keeper.final and not events.has_newer(last):
+            return
+        await keeper.changed.until(partial(events.has_newer, last), LOOK)
 
 
 def _model(row: SessionRow, keeper: Keeper | None) -> SessionModel:

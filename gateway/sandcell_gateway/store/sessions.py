@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
@@ -33,10 +33,22 @@ class Query:
     owner: str
     statuses: Collection[Status]
     """Stored statuses, so `idle` stands for `active` too."""
-    labels: dict[str, str] = field(default_factory=dict[str, str])
+    labels: frozenset[tuple[str, str]] = frozenset()
+    """Keys and values that all must be there."""
     search: str | None = None
-    """Part of the name, or beginning of the id."""
+    """Part of the name or of a label's value, or beginning of the id; small letters or large."""
     order_by: Order = "-created_at"
+
+    def fits(self, row: SessionRow) -> bool:
+        """Whether labels and search find it.
+
+        Not in SQL: a label's key may hold anything, a JSON path may not.
+        """
+        if not self.labels <= row.labels.items():
+            return False
+        word = (self.search or "").lower()
+        texts = (row.name or "", *row.labels.values())
+        return row.id.startswith(word) or any(word in text.lower() for text in texts)
 
 
 class SessionStore:
@@ -51,10 +63,7 @@ class SessionStore:
             async with self._open.begin() as database:
                 database.add(row)
         except IntegrityError as error:
-            for column in ("name", "uid"):
-                if f"sessions.{column}" in str(error.orig):
-                    raise Duplicate(column) from error
-            raise
+            raise _duplicate(error) from error
 
     async def get(self, session_id: str) -> SessionRow | None:
         """One row."""
@@ -62,12 +71,15 @@ class SessionStore:
             return await database.get(SessionRow, session_id)
 
     async def change(self, session_id: str, **values: Any) -> SessionRow | None:
-        """Set columns of one row and return it."""
-        async with self._open.begin() as database:
-            await database.execute(
-                update(SessionRow).where(SessionRow.id == session_id).values(**values)
-            )
-            return await database.get(SessionRow, session_id, populate_existing=True)
+        """Set columns of one row and return it. Raises `Duplicate`."""
+        try:
+            async with self._open.begin() as database:
+                await database.execute(
+                    update(SessionRow).where(SessionRow.id == session_id).values(**values)
+                )
+                return await database.get(SessionRow, session_id, populate_existing=True)
+        except IntegrityError as error:
+            raise _duplicate(error) from error
 
     async def remove(self, session_id: str) -> None:
         """Delete one row."""
@@ -90,17 +102,9 @@ class SessionStore:
             SessionRow.owner == query.owner,
             SessionRow.status.in_(sorted(status.value for status in query.statuses)),
         )
-        if query.search:
-            statement = statement.where(
-                or_(
-                    SessionRow.name.contains(query.search, autoescape=True),
-                    SessionRow.id.startswith(query.search, autoescape=True),
-                )
-            )
         async with self._open() as database:
             found = await database.scalars(statement.order_by(ordered, SessionRow.id))
-            # Not in SQL: a label's key may hold anything, a JSON path may not.
-            return [row for row in found if query.labels.items() <= row.labels.items()]
+            return [row for row in found if query.fits(row)]
 
     async def prune(self, before: datetime) -> None:
         """Forget final rows that did not change since `before`."""
@@ -110,3 +114,10 @@ class SessionStore:
                     SessionRow.status.in_(_FINAL), SessionRow.updated_at < before
                 )
             )
+
+
+def _duplicate(error: IntegrityError) -> Exception:
+    for column in ("name", "uid"):
+        if f"sessions.{column}" in str(error.orig):
+            return Duplicate(column)
+    return error
