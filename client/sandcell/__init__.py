@@ -115,7 +115,6 @@ _HOMES = {
     "sandcell_wire.models": (
         "ExecutionOutput",
         "FileModel",
-        "NewToken",
         "ProofKey",
         "ProofList",
         "ProofModel",
@@ -124,7 +123,7 @@ _HOMES = {
         "SessionModel",
         "Stats",
     ),
-    "sandcell_wire.tokens": ("TokenModel",),
+    "sandcell_wire.tokens": ("NewToken", "TokenModel"),
     "sandcell_wire.scopes": ("Scope",),
     "sandcell_wire.states": ("JournalState", "Status"),
 }

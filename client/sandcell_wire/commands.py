@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from sandcell_wire.models import Answer, EnvName, ExecutionId, Model, NoNul, StreamFailed
 from sandcell_wire.words import NO_NUL
@@ -14,7 +14,22 @@ CommandLine = Annotated[str, StringConstraints(min_length=1, max_length=1 << 17,
 Program = Annotated[list[NoNul], Field(min_length=1, max_length=4096)]
 CommandState = Literal["queued", "running", "exited", "killed", "failed", "unknown"]
 Stream = Literal["stdout", "stderr"]
-SignalName = Annotated[str, StringConstraints(pattern=r"^SIG[A-Z0-9]{2,8}$")]
+SignalName = Literal[
+    "SIGHUP",
+    "SIGINT",
+    "SIGQUIT",
+    "SIGABRT",
+    "SIGKILL",
+    "SIGUSR1",
+    "SIGUSR2",
+    "SIGALRM",
+    "SIGTERM",
+    "SIGCONT",
+    "SIGSTOP",
+    "SIGTSTP",
+    "SIGWINCH",
+]
+"""Those that people send; all others have a number."""
 
 
 class CommandRun(Model):
@@ -26,15 +41,17 @@ class CommandRun(Model):
     """Sent again with the same id it is the same command."""
     cwd: Annotated[str, StringConstraints(max_length=4096, pattern=NO_NUL)] | None = None
     """Where it runs: relative to the workspace, or absolute in the sandbox."""
-    env: dict[EnvName, NoNul] = Field(default_factory=dict, max_length=256)
+    env: dict[EnvName, NoNul] = Field(
+        default_factory=dict, max_length=256, json_schema_extra={"additionalProperties": False}
+    )
     """On top of the session's; never listed or logged."""
     stdin: Annotated[str, StringConstraints(max_length=1 << 19)] | None = None
     """Is given to it, and is all it gets, unless it is `interactive`."""
-    interactive: bool = False
+    interactive: StrictBool = False
     """Whether its standard input stays open for `POST …/input`."""
     timeout: Annotated[float, Field(gt=0, le=604_800)] | None = None
     """Seconds that it may run; then it gets SIGTERM, and SIGKILL 5 seconds later."""
-    background: bool = False
+    background: StrictBool = False
     """Answer at once, and let it run."""
 
 
@@ -76,9 +93,9 @@ class CommandInput(Model):
     """Body of `POST /v1/sessions/{id}/commands/{command_id}/input`."""
 
     text: Annotated[str, StringConstraints(max_length=1 << 17)] = ""
-    at: Annotated[int, Field(ge=0, le=1 << 53)] | None = None
+    at: Annotated[int, Field(strict=True, ge=0, le=1 << 53)] | None = None
     """How many bytes were given before: what is sent again is not given twice."""
-    end: bool = False
+    end: StrictBool = False
     """Nothing follows: its standard input is closed."""
 
 
@@ -94,7 +111,7 @@ class CommandInputTaken(Answer):
 class CommandSignal(Model):
     """Body of `POST /v1/sessions/{id}/commands/{command_id}/signal`."""
 
-    signal: Annotated[int, Field(ge=1, le=64)] | SignalName = "SIGTERM"
+    signal: Annotated[int, Field(strict=True, ge=1, le=64)] | SignalName = "SIGTERM"
     """Name or number; its whole process group gets it."""
 
 

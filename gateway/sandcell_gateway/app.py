@@ -47,6 +47,11 @@ from sandcell_gateway.store.webhooks import WebhookStore
 from sandcell_gateway.webhooks.deliveries import make_sender, open_webhooks
 from sandcell_gateway.webhooks.jobs import JobEnds
 
+PARTS = (
+    *(health, stats, sessions, events, code, commands),
+    *(files, history, proofs, channels, tokens),
+)
+
 
 def create_app(
     settings: GatewaySettings,
@@ -104,19 +109,7 @@ def create_app(
         exception_handlers={**dict.fromkeys(TABLE, handle), 405: no_such_method},
     )
     app.state.stopping = asyncio.Event()
-    for part in (
-        health,
-        stats,
-        sessions,
-        events,
-        code,
-        commands,
-        files,
-        history,
-        proofs,
-        channels,
-        tokens,
-    ):
+    for part in PARTS:
         app.include_router(part.router)
     limits = AccessLimits(settings.rate_limit)
     app.add_middleware(Guard, authenticator=authenticator, limits=limits, leases=leases)

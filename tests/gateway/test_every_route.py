@@ -55,9 +55,10 @@ class Real:
             base_url=self.gateway.url, headers=headers, timeout=PATIENCE
         ) as http:
             for call in chosen:
-                answer = await http.request(call.method, call.url, **call.options)
-                is_json = "json" in answer.headers.get("content-type", "")
-                problem = answer.json() if is_json else {}
+                async with http.stream(call.method, call.url, **call.options) as answer:
+                    # A stream of events would not end.
+                    is_problem = "problem+json" in answer.headers.get("content-type", "")
+                    problem = json.loads(await answer.aread()) if is_problem else {}
                 found[str(call)] = (answer.status_code, problem.get("code", ""))
         return found
 

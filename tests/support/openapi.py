@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
-WORDS = ("word", "a-word-1", "https://word.example/x", "0" * 32, str(uuid.UUID(int=1)), "1", "GET")
+WORDS = (
+    "word",
+    "team=birds",
+    "a-word-1",
+    "https://word.example/x",
+    "0" * 32,
+    str(uuid.UUID(int=1)),
+    "1",
+    "GET",
+)
 """Texts of which one fits every pattern."""
 
 

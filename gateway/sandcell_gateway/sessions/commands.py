@@ -14,7 +14,7 @@ from typing import Any
 
 from sandcell_gateway.auth import Principal
 from sandcell_gateway.clock import from_unix
-from sandcell_gateway.errors import BadRequest, ShimLost
+from sandcell_gateway.errors import ShimLost
 from sandcell_gateway.sessions.code import LOOK
 from sandcell_gateway.sessions.control import read_command
 from sandcell_gateway.sessions.history import TIMEOUT
@@ -103,8 +103,9 @@ class CommandService:
     async def signal(
         self, principal: Principal, session_id: str, id: str, wanted: int | str
     ) -> CommandModel:
-        """Signal its process group. Raises also `BadRequest`."""
-        args = {"id": id, "signal": _number(wanted)}
+        """Signal its process group."""
+        number = wanted if isinstance(wanted, int) else signal.Signals[wanted]
+        args = {"id": id, "signal": int(number)}
         return _model(await self._ask(principal, session_id, "signal_command", args))
 
     async def kill(self, principal: Principal, session_id: str, id: str) -> CommandModel:
@@ -236,17 +237,6 @@ class _Collected:
         texts = {name: "".join(pieces) for name, pieces in self._texts.items()}
         command = self._command or running.model
         return command.model_copy(update={**texts, "lost_bytes": self._lost})
-
-
-def _number(wanted: int | str) -> int:
-    if isinstance(wanted, int):
-        return wanted
-    try:
-        return int(signal.Signals[wanted])
-    except KeyError as error:
-        raise BadRequest(
-            f"signal: {wanted} is none that is known here", "such as SIGTERM, SIGINT or 9"
-        ) from error
 
 
 def _model(entry: dict[str, Any]) -> CommandModel:
