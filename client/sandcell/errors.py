@@ -15,7 +15,7 @@
         ├── ForbiddenError (PermissionError)       not allowed here
         ├── NotFoundError (LookupError)     there is no such thing
         │   ├── SessionNotFound
-        │   └── SessionExpired              it existed, and has ended
+        │   └── SessionExpiredError              it existed, and has ended
         ├── ConflictError                   not in this state, or the name is taken
         │   ├── RequestInFlight             the same request is being done; ask again
         │   └── SessionPaused
@@ -149,7 +149,7 @@ class SessionNotFound(NotFoundError):
     """You have no such session."""
 
 
-class SessionExpired(NotFoundError):
+class SessionExpiredError(NotFoundError):
     """The session has ended."""
 
 
@@ -208,7 +208,7 @@ _CLASSES: dict[str, type[GatewayError]] = {
     Code.FORBIDDEN: ForbiddenError,
     Code.NOT_FOUND: NotFoundError,
     Code.SESSION_NOT_FOUND: SessionNotFound,
-    Code.SESSION_EXPIRED: SessionExpired,
+    Code.SESSION_EXPIRED: SessionExpiredError,
     Code.SESSION_PAUSED: SessionPaused,
     Code.CONFLICT: ConflictError,
     Code.REQUEST_IN_FLIGHT: RequestInFlight,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandcell._answers import Lines, execution_event
-from sandcell.errors import SessionExpired
+from sandcell.errors import SessionExpiredError
 from sandcell.results import Progress
 from sandcell_wire.models import (
     ExecutionEnded,
@@ -73,7 +73,7 @@ def test_a_stream_that_fails_raises_what_the_gateway_says() -> None:
     problem = Problem.model_validate(
         {"title": "t", "status": 410, "detail": "it has ended", "code": "session_expired"}
     )
-    with pytest.raises(SessionExpired, match="it has ended") as caught:
+    with pytest.raises(SessionExpiredError, match="it has ended") as caught:
         execution_event(StreamFailed(problem=problem).model_dump_json().encode())
     assert caught.value.status == 410
 

@@ -171,7 +171,7 @@ def test_a_session_that_is_closed_meanwhile(own_route: Route, far: Session) -> N
         with own_route.client() as client:
             client.sessions.get(far.id).close()
 
-    with pytest.raises((sandcell.SessionExpired, sandcell.SessionNotFound)):
+    with pytest.raises((sandcell.SessionExpiredError, sandcell.SessionNotFound)):
         far.execute(WAIT, on_output=on_output)
 
 

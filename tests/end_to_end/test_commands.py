@@ -229,6 +229,6 @@ def test_a_session_that_closes_ends_its_commands(own_route: Route, far: Session)
 
     try:
         result = far.commands.run("echo begun; sleep 600", on_stdout=on_stdout)
-    except (sandcell.SessionExpired, sandcell.SessionNotFound):
+    except (sandcell.SessionExpiredError, sandcell.SessionNotFound):
         return
     assert (result.model.status, result.model.reason) == ("unknown", "was ended with its session")

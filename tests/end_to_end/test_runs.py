@@ -73,7 +73,7 @@ def test_a_lost_session_is_an_error_or_made_anew(home: Home) -> None:
     kept = Session.run("x = 1", keep_alive=True)
     with Client() as client:
         client.sessions.get(kept.session_id).close()
-    with pytest.raises(sandcell.SessionExpired, match="closed on request"):
+    with pytest.raises(sandcell.SessionExpiredError, match="closed on request"):
         Session.run("x", session=kept.session_id)
     told: list[str] = []
     result = Session.run(
@@ -114,5 +114,5 @@ def test_a_session_is_a_context_manager(home: Home) -> None:
         with client.sessions.create(wait=60) as session:
             assert session.execute("1").text == "1"
         assert sessions() == []
-        with pytest.raises(sandcell.SessionExpired):
+        with pytest.raises(sandcell.SessionExpiredError):
             session.execute("1")

@@ -22,7 +22,7 @@ from sandcell import (
     RequestInvalid,
     RequestTimeout,
     SessionEvent,
-    SessionExpired,
+    SessionExpiredError,
     SessionNotFound,
     _answers,
     _requests,
@@ -317,7 +317,7 @@ async def test_wait_for(gateway: Gateway, client: AsyncClient) -> None:
         await session.wait_for("asleep", timeout=PATIENCE)
     waiting = asyncio.create_task(session.wait_for("paused", "error", timeout=PATIENCE))
     await (await client.sessions.get(session.id)).close()
-    with pytest.raises(SessionExpired):
+    with pytest.raises(SessionExpiredError):
         await waiting
     assert (await session.wait_for("terminated", timeout=0)).status is Status.TERMINATED
 

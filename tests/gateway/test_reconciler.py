@@ -16,7 +16,7 @@ from typing import cast
 
 import pytest
 
-from sandcell import AsyncClient, AsyncSession, ConflictError, HostDisconnected, SessionExpired
+from sandcell import AsyncClient, AsyncSession, ConflictError, HostDisconnected, SessionExpiredError
 from sandcell_gateway.sessions import keeper, service
 from sandcell_gateway.sessions.places import Places
 from sandcell_gateway.sessions.view import follow
@@ -265,7 +265,7 @@ async def test_the_shim_inherits_no_secrets(
 async def test_nothing_can_be_done_with_a_closed_session(client: AsyncClient) -> None:
     session = await client.sessions.create(wait=PATIENCE)
     await session.close()
-    with pytest.raises(SessionExpired, match="terminated: closed on request"):
+    with pytest.raises(SessionExpiredError, match="terminated: closed on request"):
         await session.restart()
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from sandcell import AsyncClient, Client, ConflictError, RequestInvalid, SessionExpired
+from sandcell import AsyncClient, Client, ConflictError, RequestInvalid, SessionExpiredError
 from tests.gateway.support import TOKEN, Gateway
 
 
@@ -24,7 +24,7 @@ async def test_update(client: AsyncClient) -> None:
     await other.close()
     await session.update(name="other")
     assert (await session.update(name=None)).name is None
-    with pytest.raises(SessionExpired):
+    with pytest.raises(SessionExpiredError):
         await other.update(name="late")
 
 

@@ -12,7 +12,7 @@ from sandcell._async import streams
 from sandcell._async._threads import pause
 from sandcell._async.streams import FIRST_PAUSE
 from sandcell._async.transport import AsyncTransport
-from sandcell.errors import GatewayUnreachable, RequestInvalid, RequestTimeout, SessionExpired
+from sandcell.errors import GatewayUnreachable, RequestInvalid, RequestTimeout, SessionExpiredError
 from sandcell_wire.models import SessionEvent, SessionModel
 from sandcell_wire.states import FINAL, expand
 
@@ -37,7 +37,7 @@ async def reach(
 ) -> SessionModel:
     """The session when it is in one of these statuses.
 
-    Raises `RequestInvalid` for what is no status, `RequestTimeout`, or `SessionExpired` when
+    Raises `RequestInvalid` for what is no status, `RequestTimeout`, or `SessionExpiredError` when
     it has ended otherwise.
     """
     deadline = time.monotonic() + timeout
@@ -58,7 +58,7 @@ async def reach(
         if model.status in wanted:
             return model
         if model.status in FINAL:
-            raise SessionExpired(
+            raise SessionExpiredError(
                 f"session {session_id} is {model.status.value}", hint="Create another."
             )
         if left == 0:

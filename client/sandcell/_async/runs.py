@@ -15,7 +15,7 @@ from sandcell.errors import (
     RequestInvalid,
     RequestTimeout,
     SandcellError,
-    SessionExpired,
+    SessionExpiredError,
     SessionNotFound,
 )
 from sandcell.results import ExecutionResult, OnOutput
@@ -91,7 +91,7 @@ class AsyncRun:
                 return
 
     async def find(self, id: UUID | str) -> AsyncSession:
-        """One that is there. Raises `SessionNotFound` or `SessionExpired`."""
+        """One that is there. Raises `SessionNotFound` or `SessionExpiredError`."""
         with self.watch.stage("connect"):
             return (await self.client.sessions.get(id)).raise_if_ended()
 
@@ -126,7 +126,7 @@ async def run(
         try:
             used = await (one.make() if session is None else one.find(session))
             result = await one.on(used, code)
-        except (SessionExpired, SessionNotFound):
+        except (SessionExpiredError, SessionNotFound):
             if session is None or on_lost != "recreate":
                 raise
             used, recreated = await one.again(session), True

@@ -13,7 +13,7 @@ from sandcell._sync import streams
 from sandcell._sync._threads import pause
 from sandcell._sync.streams import FIRST_PAUSE
 from sandcell._sync.transport import Transport
-from sandcell.errors import GatewayUnreachable, RequestInvalid, RequestTimeout, SessionExpired
+from sandcell.errors import GatewayUnreachable, RequestInvalid, RequestTimeout, SessionExpiredError
 from sandcell_wire.models import SessionEvent, SessionModel
 from sandcell_wire.states import FINAL, expand
 
@@ -38,7 +38,7 @@ def reach(
 ) -> SessionModel:
     """The session when it is in one of these statuses.
 
-    Raises `RequestInvalid` for what is no status, `RequestTimeout`, or `SessionExpired` when
+    Raises `RequestInvalid` for what is no status, `RequestTimeout`, or `SessionExpiredError` when
     it has ended otherwise.
     """
     deadline = time.monotonic() + timeout
@@ -59,7 +59,7 @@ def reach(
         if model.status in wanted:
             return model
         if model.status in FINAL:
-            raise SessionExpired(
+            raise SessionExpiredError(
                 f"session {session_id} is {model.status.value}", hint="Create another."
             )
         if left == 0:

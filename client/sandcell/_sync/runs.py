@@ -16,7 +16,7 @@ from sandcell.errors import (
     RequestInvalid,
     RequestTimeout,
     SandcellError,
-    SessionExpired,
+    SessionExpiredError,
     SessionNotFound,
 )
 from sandcell.results import ExecutionResult, OnOutput
@@ -92,7 +92,7 @@ class Run:
                 return
 
     def find(self, id: UUID | str) -> Session:
-        """One that is there. Raises `SessionNotFound` or `SessionExpired`."""
+        """One that is there. Raises `SessionNotFound` or `SessionExpiredError`."""
         with self.watch.stage("connect"):
             return (self.client.sessions.get(id)).raise_if_ended()
 
@@ -127,7 +127,7 @@ def run(
         try:
             used = (one.make() if session is None else one.find(session))
             result = one.on(used, code)
-        except (SessionExpired, SessionNotFound):
+        except (SessionExpiredError, SessionNotFound):
             if session is None or on_lost != "recreate":
                 raise
             used, recreated = one.again(session), True

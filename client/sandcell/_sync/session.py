@@ -17,7 +17,7 @@ from sandcell._sync.execution import execute
 from sandcell._sync.files import Files
 from sandcell._sync.transport import Transport
 from sandcell._requests import Unchanged
-from sandcell.errors import SessionExpired
+from sandcell.errors import SessionExpiredError
 from sandcell.results import ExecutionResult, OnOutput
 from sandcell.runs import OnLost, OnProgress
 from sandcell.uploads import uploads
@@ -78,7 +78,7 @@ class Session:
         comes. Without `client`, the gateway is the one of the settings.
 
         An error of the code is part of the result; `raise_for_error` raises it. Raises
-        `SessionExpired` or `SessionNotFound` when `session` has ended, unless `on_lost` is
+        `SessionExpiredError` or `SessionNotFound` when `session` has ended, unless `on_lost` is
         "recreate": then the code runs in a new one, from its beginning, and the result says
         `recreated`. Raises `RequestInvalid` for what cannot be right, `OSError` for local
         files that cannot be read, and any `SandcellError`.
@@ -134,10 +134,10 @@ class Session:
         self.close()
 
     def raise_if_ended(self) -> Self:
-        """Itself, if it is not final. Raises `SessionExpired`, which says why it ended."""
+        """Itself, if it is not final. Raises `SessionExpiredError`, which says why it ended."""
         if self.status in FINAL:
             why = self.reason.text if self.reason else self.status.value
-            raise SessionExpired(f"session {self.name or self.id} has ended: {why}")
+            raise SessionExpiredError(f"session {self.name or self.id} has ended: {why}")
         return self
 
     def __repr__(self) -> str:
@@ -217,7 +217,7 @@ class Session:
         """Return when it is in one of these statuses, or groups of them.
 
         Goes on when the line breaks. Raises `RequestTimeout` after `timeout` seconds, and
-        `SessionExpired` when it has ended otherwise.
+        `SessionExpiredError` when it has ended otherwise.
         """
         self.model = reach(self._transport, self.id, status, timeout)
         return self
@@ -235,7 +235,7 @@ class Session:
         """Give it another name, or with None no name, and set labels; None takes a label away.
 
         What is not named stays. Raises `ConflictError` when another live session of yours
-        has the name, and `SessionExpired` when it is closed.
+        has the name, and `SessionExpiredError` when it is closed.
         """
         return self._send(_requests.update(self.id, name, metadata))
 
@@ -277,7 +277,7 @@ class Session:
         each output as it comes. When the line breaks the code goes on, and so does this as
         soon as the line is back. Calls with the same `id`, 8 to 64 letters, digits and
         hyphens, are one execution. Raises `GatewayUnreachable` when the line stays away,
-        and `SessionExpired` when the session ends.
+        and `SessionExpiredError` when the session ends.
         """
         return execute(
             self._transport,
