@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 import subprocess
@@ -14,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 
 from sandcell_gateway.store import database
 from sandcell_gateway.store.tables import Base
@@ -116,9 +117,22 @@ def test_the_unique_indexes_are_for_live_sessions_only(tmp_path: Path) -> None:
 
 
 async def test_it_is_write_ahead_logged(tmp_path: Path) -> None:
-    async with (
-        database.open_database(tmp_path / "s.db") as engine,
-        engine.connect() as connection,
-    ):
-        result = await connection.exec_driver_sql("PRAGMA journal_mode")
+    async with database.open_database(tmp_path / "s.db") as opened, opened.reading() as session:
+        result = await session.execute(text("PRAGMA journal_mode"))
         assert result.scalar() == "wal"
+
+
+async def test_writers_come_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short SQLite waits: who asks it for its lock may ask in vain for ever."""
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.0)
+    done: list[int] = []
+
+    async def write(opened: database.Database, number: int) -> None:
+        async with opened.writing() as session:
+            await session.execute(text("UPDATE sessions SET name = NULL"))
+            await asyncio.sleep(0.005)
+            done.append(number)
+
+    async with database.open_database(tmp_path / "s.db") as opened:
+        await asyncio.gather(*(write(opened, number) for number in range(20)))
+    assert done == list(range(20))

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from sandcell_gateway.access.issuer import Issuer
 from sandcell_gateway.access.leases import Leases
 from sandcell_gateway.access.tokens import TokenService
 from sandcell_gateway.auth import Authenticator
+from sandcell_gateway.store.database import Database
 from sandcell_gateway.store.tokens import TokenStore
 
 
 @asynccontextmanager
 async def open_access(
-    database: AsyncEngine, issuer: Issuer | None, authenticator: Authenticator, leases: Leases
+    database: Database, issuer: Issuer | None, authenticator: Authenticator, leases: Leases
 ) -> AsyncGenerator[TokenService]:
     """Teach the authenticator stored tokens, and the issuer's JWTs if there is one."""
     async with AsyncExitStack() as stack:

@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, create_engine, event, inspect
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 
 from sandcell_gateway.store.tables import Base
 
@@ -109,8 +114,30 @@ def _on_connect(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
+class Database:
+    """An open store: any number read, and one writes after the other.
+
+    SQLite has one writer at a time. Who waits for its lock asks for it now and then, so
+    that among many the unlucky wait for ever; here they come in their order.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+        self._turn = asyncio.Lock()
+
+    def reading(self) -> AsyncSession:
+        """A context manager for queries."""
+        return self._sessions()
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncGenerator[AsyncSession]:
+        """A transaction, committed at its end. Do nothing in it that waits for others."""
+        async with self._turn, self._sessions.begin() as session:
+            yield session
+
+
 @asynccontextmanager
-async def open_database(path: Path) -> AsyncGenerator[AsyncEngine]:
+async def open_database(path: Path) -> AsyncGenerator[Database]:
     """The migrated store, write-ahead logged."""
     await asyncio.to_thread(migrate, path)
     engine = create_async_engine(
@@ -118,6 +145,6 @@ async def open_database(path: Path) -> AsyncGenerator[AsyncEngine]:
     )
     event.listen(engine.sync_engine, "connect", _on_connect)
     try:
-        yield engine
+        yield Database(engine)
     finally:
         await engine.dispose()

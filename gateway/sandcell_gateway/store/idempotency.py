@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from sqlalchemy import delete, update
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
+from sandcell_gateway.store.database import Database
 from sandcell_gateway.store.tables import KeyRow
 
 
@@ -22,31 +22,31 @@ class KeyPlace(NamedTuple):
 class KeyStore:
     """Rows of `idempotency_keys`. Every method is one transaction."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._open = async_sessionmaker(engine, expire_on_commit=False)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def begin(self, new: KeyRow, expired: datetime) -> KeyRow:
         """The row at its place: what an earlier request noted, else `new`.
 
         Rows that were noted before `expired` are forgotten first.
         """
-        async with self._open.begin() as database:
-            await database.execute(delete(KeyRow).where(KeyRow.created_at < expired))
-            row = await database.get(KeyRow, KeyPlace(new.owner, new.route, new.key))
+        async with self._database.writing() as session:
+            await session.execute(delete(KeyRow).where(KeyRow.created_at < expired))
+            row = await session.get(KeyRow, KeyPlace(new.owner, new.route, new.key))
             if row is None:
                 row = new
-                database.add(row)
+                session.add(row)
             return row
 
     async def finish(self, place: KeyPlace, answer: dict[str, Any]) -> None:
         """Note the answer."""
-        async with self._open.begin() as database:
-            await database.execute(update(KeyRow).where(*_at(place)).values(answer=answer))
+        async with self._database.writing() as session:
+            await session.execute(update(KeyRow).where(*_at(place)).values(answer=answer))
 
     async def forget(self, place: KeyPlace) -> None:
         """As if the key had not been used."""
-        async with self._open.begin() as database:
-            await database.execute(delete(KeyRow).where(*_at(place)))
+        async with self._database.writing() as session:
+            await session.execute(delete(KeyRow).where(*_at(place)))
 
 
 def _at(place: KeyPlace) -> tuple[Any, ...]:

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
+from sandcell_gateway.store.database import Database
 from sandcell_gateway.store.tables import SessionRow
 from sandcell_wire.states import FINAL, Status
 
@@ -54,42 +54,42 @@ class Query:
 class SessionStore:
     """Rows of `sessions`. Every method is one transaction."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._open = async_sessionmaker(engine, expire_on_commit=False)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def add(self, row: SessionRow) -> None:
         """Insert. Raises `Duplicate` for a name or uid that a live session has."""
         try:
-            async with self._open.begin() as database:
-                database.add(row)
+            async with self._database.writing() as session:
+                session.add(row)
         except IntegrityError as error:
             raise _duplicate(error) from error
 
     async def get(self, session_id: str) -> SessionRow | None:
         """One row."""
-        async with self._open() as database:
-            return await database.get(SessionRow, session_id)
+        async with self._database.reading() as session:
+            return await session.get(SessionRow, session_id)
 
     async def change(self, session_id: str, **values: Any) -> SessionRow | None:
         """Set columns of one row and return it. Raises `Duplicate`."""
         try:
-            async with self._open.begin() as database:
-                await database.execute(
+            async with self._database.writing() as session:
+                await session.execute(
                     update(SessionRow).where(SessionRow.id == session_id).values(**values)
                 )
-                return await database.get(SessionRow, session_id, populate_existing=True)
+                return await session.get(SessionRow, session_id, populate_existing=True)
         except IntegrityError as error:
             raise _duplicate(error) from error
 
     async def remove(self, session_id: str) -> None:
         """Delete one row."""
-        async with self._open.begin() as database:
-            await database.execute(delete(SessionRow).where(SessionRow.id == session_id))
+        async with self._database.writing() as session:
+            await session.execute(delete(SessionRow).where(SessionRow.id == session_id))
 
     async def live(self) -> Sequence[SessionRow]:
         """All rows that are not final."""
-        async with self._open() as database:
-            found = await database.scalars(
+        async with self._database.reading() as session:
+            found = await session.scalars(
                 select(SessionRow).where(SessionRow.status.not_in(_FINAL))
             )
             return found.all()
@@ -102,14 +102,14 @@ class SessionStore:
             SessionRow.owner == query.owner,
             SessionRow.status.in_(sorted(status.value for status in query.statuses)),
         )
-        async with self._open() as database:
-            found = await database.scalars(statement.order_by(ordered, SessionRow.id))
+        async with self._database.reading() as session:
+            found = await session.scalars(statement.order_by(ordered, SessionRow.id))
             return [row for row in found if query.fits(row)]
 
     async def prune(self, before: datetime) -> None:
         """Forget final rows that did not change since `before`."""
-        async with self._open.begin() as database:
-            await database.execute(
+        async with self._database.writing() as session:
+            await session.execute(
                 delete(SessionRow).where(
                     SessionRow.status.in_(_FINAL), SessionRow.updated_at < before
                 )

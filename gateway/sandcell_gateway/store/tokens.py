@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, func, or_, select, true, update
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
+from sandcell_gateway.store.database import Database
 from sandcell_gateway.store.tables import TokenRow
 
 
 class TokenStore:
     """Rows of `tokens`. Every method is one transaction."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._open = async_sessionmaker(engine, expire_on_commit=False)
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def add(self, row: TokenRow, moment: datetime, forgotten: datetime, most: int) -> bool:
         """Insert, unless the owner has `most` that are valid at this moment; whether it was done.
@@ -25,30 +25,30 @@ class TokenStore:
         valid = TokenRow.revoked_at.is_(None) & or_(
             TokenRow.expires_at.is_(None), TokenRow.expires_at > moment
         )
-        async with self._open.begin() as database:
-            await database.execute(
+        async with self._database.writing() as session:
+            await session.execute(
                 delete(TokenRow).where(
                     or_(TokenRow.revoked_at < forgotten, TokenRow.expires_at < forgotten)
                 )
             )
-            count = await database.scalar(
+            count = await session.scalar(
                 select(func.count()).select_from(TokenRow).where(TokenRow.owner == row.owner, valid)
             )
             if (count or 0) >= most:
                 return False
-            database.add(row)
+            session.add(row)
             return True
 
     async def by_hash(self, hash: str) -> TokenRow | None:
         """The row of a secret."""
-        async with self._open() as database:
-            found = await database.scalars(select(TokenRow).where(TokenRow.hash == hash))
+        async with self._database.reading() as session:
+            found = await session.scalars(select(TokenRow).where(TokenRow.hash == hash))
             return found.one_or_none()
 
     async def used(self, token_id: str, moment: datetime) -> None:
         """Note when it was used."""
-        async with self._open.begin() as database:
-            await database.execute(
+        async with self._database.writing() as session:
+            await session.execute(
                 update(TokenRow).where(TokenRow.id == token_id).values(last_used_at=moment)
             )
 
@@ -57,9 +57,9 @@ class TokenStore:
     ) -> tuple[Sequence[TokenRow], int]:
         """Rows of one owner or of all, the newest first, and how many there are."""
         wanted = _of(owner)
-        async with self._open() as database:
-            total = await database.scalar(select(func.count()).select_from(TokenRow).where(wanted))
-            found = await database.scalars(
+        async with self._database.reading() as session:
+            total = await session.scalar(select(func.count()).select_from(TokenRow).where(wanted))
+            found = await session.scalars(
                 select(TokenRow)
                 .where(wanted)
                 .order_by(TokenRow.created_at.desc(), TokenRow.id)
@@ -71,13 +71,13 @@ class TokenStore:
     async def revoke(self, token_id: str, owner: str | None, moment: datetime) -> TokenRow | None:
         """Note that it was revoked, unless it was before; the row, if this or any owner has it."""
         mine = TokenRow.id == token_id, _of(owner)
-        async with self._open.begin() as database:
-            await database.execute(
+        async with self._database.writing() as session:
+            await session.execute(
                 update(TokenRow)
                 .where(*mine, TokenRow.revoked_at.is_(None))
                 .values(revoked_at=moment)
             )
-            found = await database.scalars(select(TokenRow).where(*mine))
+            found = await session.scalars(select(TokenRow).where(*mine))
             return found.one_or_none()
 
 
