@@ -186,8 +186,8 @@ class AgentClient:
         holds. Only one read of a stream waits: an earlier one gets nothing.
         Raises `EngineError` or `SandboxGone`.
         """
-        timeout = None if wait else ANSWER_TIMEOUT
-        found = await self._request("read", timeout, pid=pid, stream=stream, at=at, wait=wait)
+        # Without a time limit: an agent that is frozen answers when it goes on.
+        found = await self._request("read", None, pid=pid, stream=stream, at=at, wait=wait)
         try:
             data = base64.b64decode(str(found.get("data")), validate=True)
         except binascii.Error as error:

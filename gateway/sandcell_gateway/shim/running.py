@@ -33,6 +33,8 @@ INPUT_PIECE = 256 << 10
 """Most bytes of input given at once."""
 LEAD = 4 << 20
 """Bytes that a command may be ahead of who follows it."""
+HOLD = 60.0
+"""Seconds for which somebody who reads nothing holds a command back: then the line is dead."""
 PIPE_BYTES = 2 << 20
 """More than a process can leave in a pipe; what comes after its end is its children's."""
 KILL_GRACE = 5.0
@@ -50,7 +52,8 @@ class RunningCommand:
         self.spool = Spool(directory)
         self.changed = Watched()
         """Told of new output, of the end, and of followers that have come nearer."""
-        self._readers: set[SpoolReader] = set()
+        self._readers: dict[SpoolReader, float] = {}
+        """Who follows, and when they took something last."""
 
     @property
     def has_ended(self) -> bool:
@@ -115,7 +118,8 @@ class RunningCommand:
 
     async def _pump(self, agent: AgentClient, pid: int, stream: int) -> None:
         while True:
-            await self.changed.until(self._has_room)
+            while not await self.changed.until(self._has_room, HOLD):
+                pass  # they may be dead by now
             at = self.spool.counts[stream]
             piece = await agent.read(pid, STREAMS[stream], at, wait=True)
             if piece.ended:
@@ -142,7 +146,11 @@ class RunningCommand:
         self.changed.notify()
 
     def _has_room(self) -> bool:
-        return all(self.spool.end - reader.at < LEAD for reader in self._readers)
+        dead = time.monotonic() - HOLD
+        return all(
+            self.spool.end - reader.at < LEAD or moved < dead
+            for reader, moved in self._readers.items()
+        )
 
     async def _limit(self, agent: AgentClient, pid: int, clock: ActiveTime) -> None:
         command = self.command
@@ -171,11 +179,11 @@ class RunningCommand:
     @contextmanager
     def _reading(self, after: int) -> Generator[SpoolReader]:
         with SpoolReader(self.spool, after) as reader:
-            self._readers.add(reader)
+            self._readers[reader] = time.monotonic()
             try:
                 yield reader
             finally:
-                self._readers.discard(reader)
+                del self._readers[reader]
                 self.changed.notify()
 
     async def follow(self, after: int, *, live: bool = True) -> AsyncGenerator[Chunk | int]:
@@ -193,6 +201,7 @@ class RunningCommand:
                 for chunk in chunks:
                     yield chunk
                 if chunks:
+                    self._readers[reader] = time.monotonic()
                     self.changed.notify()
                 elif has_ended or not live:
                     return
