@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -25,6 +25,9 @@ from sandcell_wire.models import (
 from sandcell_wire.paths import named_parts
 from sandcell_wire.tokens import TokenCreate
 from sandcell_wire.words import NDJSON, reason
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 SESSIONS = "/v1/sessions"
 TOKENS = "/v1/tokens"
@@ -82,6 +85,10 @@ class ChannelTarget:
     headers: dict[str, str]
     unix_socket: Path | None
     """Connect here instead of to the URL's host."""
+    tls: SSLContext | None = None
+    """For `wss://`."""
+    proxy: str | None = None
+    """Connect through it."""
 
 
 def _path(path: str, params: Sequence[tuple[str, Param]] = ()) -> str:

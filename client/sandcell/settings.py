@@ -90,6 +90,21 @@ class ClientSettings(BaseSettings):
         description="Start a new session at once when a kernel's session is gone, instead of "
         "telling so with an error; its variables are gone either way.",
     )
+    verify: bool = Field(
+        default=True,
+        description="Check the gateway's certificate. Without it anybody on the way can read "
+        "and change everything, the token included.",
+    )
+    ca_bundle: Path | None = Field(
+        default=None,
+        description="File with certificates (PEM) that are trusted besides the usual ones.",
+    )
+    proxy: str | None = Field(
+        default=None,
+        pattern=GATEWAY_URL,
+        description="HTTP proxy to the gateway at `url`. Default: HTTPS_PROXY or HTTP_PROXY, "
+        "but for hosts in NO_PROXY.",
+    )
     connect_timeout: float = Field(
         default=10.0, gt=0, description="Seconds to wait for a connection to the gateway."
     )

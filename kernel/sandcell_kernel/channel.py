@@ -130,7 +130,7 @@ class Channel:
         }
         if target.unix_socket is not None:
             return unix_connect(str(target.unix_socket), target.url, **options)
-        return connect(target.url, **options)
+        return connect(target.url, ssl=target.tls, proxy=target.proxy, **options)
 
     async def _serve(self, socket: ClientConnection) -> None:
         """Until the channel ends. Raises `Gone` when the gateway closed it for good."""

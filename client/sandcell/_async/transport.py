@@ -11,7 +11,7 @@ from typing import BinaryIO, TypeVar
 import httpx
 from pydantic import BaseModel
 
-from sandcell import _answers, _requests
+from sandcell import _answers, _requests, connection
 from sandcell._async._threads import in_thread, pause, pieces
 from sandcell._files import written_aside
 from sandcell._requests import ApiRequest, ChannelTarget
@@ -46,13 +46,15 @@ class AsyncTransport:
         if settings.url and settings.token is not None:
             # The embedded gateway knows its peers; the token is nobody else's business.
             self._headers = _requests.authorization(settings.token.get_secret_value())
+        self._tls, self._proxy = connection.ssl_context(settings), connection.proxy(settings)
         self._http = httpx.AsyncClient(
             base_url=settings.url or EMBEDDED_URL,
             headers=self._headers,
             transport=httpx.AsyncHTTPTransport(
                 uds=str(self._socket) if self._socket else None,
                 # Reading the certificates takes longer than a request to the embedded gateway.
-                verify=self.remote,
+                verify=self._tls or False,
+                proxy=self._proxy,
                 limits=httpx.Limits(keepalive_expiry=KEEPALIVE_SECONDS),
             ),
         )
@@ -200,10 +202,10 @@ class AsyncTransport:
         raise self._unreachable(failure) from failure
 
     def _unreachable(self, failure: httpx.HTTPError | None) -> GatewayUnreachable:
-        error = GatewayUnreachable(
-            f"cannot reach {self._place}: {failure or 'unknown'}",
-            hint="Does it run? Is SANDCELL_URL right?" if self.remote else "Run `sandcell doctor`.",
-        )
+        hint = "Does it run? Is SANDCELL_URL right?" if self.remote else "Run `sandcell doctor`."
+        if "CERTIFICATE_VERIFY_FAILED" in str(failure):
+            hint = "If it has a certificate of your own, name its file in SANDCELL_CA_BUNDLE."
+        error = GatewayUnreachable(f"cannot reach {self._place}: {failure or 'unknown'}", hint=hint)
         error.may_be_done = not isinstance(failure, httpx.ConnectError)
         return error
 
@@ -242,7 +244,7 @@ class AsyncTransport:
         """Where a channel is opened; the embedded gateway is started if need be."""
         await self.ensure()
         url = _requests.websocket_url(self.url or EMBEDDED_URL) + path
-        return ChannelTarget(url, dict(self._headers), self._socket)
+        return ChannelTarget(url, dict(self._headers), self._socket, self._tls, self._proxy)
 
     @property
     def _place(self) -> str:
