@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, StrictBool, StringConstraints
+from pydantic import BeforeValidator, Field, StrictBool, StringConstraints
 
 from sandcell_wire.models import Answer, EnvName, ExecutionId, Model, NoNul, StreamFailed
-from sandcell_wire.words import NO_NUL
+from sandcell_wire.words import NO_NUL, whole
 
 CommandLine = Annotated[str, StringConstraints(min_length=1, max_length=1 << 17, pattern=NO_NUL)]
 Program = Annotated[list[NoNul], Field(min_length=1, max_length=4096)]
@@ -49,7 +49,7 @@ class CommandRun(Model):
     """Is given to it, and is all it gets, unless it is `interactive`."""
     interactive: StrictBool = False
     """Whether its standard input stays open for `POST …/input`."""
-    timeout: Annotated[float, Field(gt=0, le=604_800)] | None = None
+    timeout: Annotated[float, Field(gt=0, le=604_800, strict=True)] | None = None
     """Seconds that it may run; then it gets SIGTERM, and SIGKILL 5 seconds later."""
     background: StrictBool = False
     """Answer at once, and let it run."""
@@ -93,7 +93,7 @@ class CommandInput(Model):
     """Body of `POST /v1/sessions/{id}/commands/{command_id}/input`."""
 
     text: Annotated[str, StringConstraints(max_length=1 << 17)] = ""
-    at: Annotated[int, Field(strict=True, ge=0, le=1 << 53)] | None = None
+    at: Annotated[int, Field(ge=0, le=1 << 53), BeforeValidator(whole)] | None = None
     """How many bytes were given before: what is sent again is not given twice."""
     end: StrictBool = False
     """Nothing follows: its standard input is closed."""
@@ -111,7 +111,7 @@ class CommandInputTaken(Answer):
 class CommandSignal(Model):
     """Body of `POST /v1/sessions/{id}/commands/{command_id}/signal`."""
 
-    signal: Annotated[int, Field(strict=True, ge=1, le=64)] | SignalName = "SIGTERM"
+    signal: Annotated[int, Field(ge=1, le=64), BeforeValidator(whole)] | SignalName = "SIGTERM"
     """Name or number; its whole process group gets it."""
 
 

@@ -34,6 +34,7 @@ from sandcell_wire.words import (
     SESSION_NAME,
     size,
     webhook_url,
+    whole,
 )
 
 MAX_METADATA = 64
@@ -107,11 +108,11 @@ class SessionLimits(Model):
 
     memory: Annotated[SomeBytes, Field(ge=64 << 20), _bytes_schema(64 << 20)] | None = None
     """Bytes, or text such as `4GiB`; of all its processes together."""
-    cpus: Annotated[float, Field(gt=0, le=4096)] | None = None
+    cpus: Annotated[float, Field(gt=0, le=4096, strict=True)] | None = None
     """Processors' worth of time, e.g. 1.5."""
     disk: Annotated[SomeBytes, Field(ge=1 << 20), _bytes_schema(1 << 20)] | None = None
     """Bytes, or text such as `20GiB`; of workspace and installed packages together."""
-    processes: Annotated[int, Field(ge=16, le=65536)] | None = None
+    processes: Annotated[int, Field(ge=16, le=65536), BeforeValidator(whole)] | None = None
 
 
 class LimitsModel(Answer):
@@ -305,7 +306,7 @@ class CodeRun(Model):
     code: SourceCode
     id: ExecutionId | None = None
     """Sent again with the same id it is the same execution."""
-    timeout: Annotated[float, Field(gt=0, le=604_800)] | None = None
+    timeout: Annotated[float, Field(gt=0, le=604_800, strict=True)] | None = None
     """Seconds that it may run; then it is interrupted."""
 
 

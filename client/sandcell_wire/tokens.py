@@ -21,7 +21,7 @@ class TokenCreate(Model):
     owner: Annotated[str, StringConstraints(pattern=OWNER)] | None = None
     """Whose sessions it is for. Left out: whoever asks. Others are the operator's to name."""
     scopes: list[Scope] = Field([Scope.RUN], min_length=1, max_length=len(Scope))
-    expires_in: Annotated[float, Field(gt=0, le=10 * 365 * 86_400)] | None = None
+    expires_in: Annotated[float, Field(gt=0, le=10 * 365 * 86_400, strict=True)] | None = None
     """Seconds from now; left out, it is valid until it is revoked."""
 
 

@@ -72,6 +72,13 @@ def webhook_url(url: str) -> str:
     return url
 
 
+def whole(value: object) -> object:
+    """A whole number, as JSON Schema has it: 17.0 is one. Raises `ValueError` for others."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
+        return int(value)
+    raise ValueError("expected a whole number")
+
+
 def size(value: object) -> object:
     """A number of bytes, or a text that says one. Raises `ValueError` for anything else.
 
@@ -79,9 +86,10 @@ def size(value: object) -> object:
     """
     if isinstance(value, str) and re.fullmatch(BYTES, value):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and value % 1 == 0:
-        return int(value)
-    raise ValueError("expected a number of bytes, or text such as '4GiB'")
+    try:
+        return whole(value)
+    except ValueError:
+        raise ValueError("expected a number of bytes, or text such as '4GiB'") from None
 
 
 def plain(text: str) -> str:
