@@ -83,10 +83,21 @@ def test_a_full_disk_stops_no_cell_and_its_user_is_told_once(running: Kernel, ho
     shim = gateways.shim(home)
     _, hard = shim.rlimit(psutil.RLIMIT_FSIZE)
     shim.rlimit(psutil.RLIMIT_FSIZE, (4096, hard))
-    result = running.front.run("for i in range(300): print(i, flush=True)")
+    told = "the session's journal cannot be written (File too large); the cell goes on"
+    (workspace,) = home.state.glob("sessions/*/workspace")
+
+    def go(message: Message) -> None:
+        if told in message["content"].get("text", ""):
+            (workspace / "go").touch()
+
+    result = running.front.run(
+        "import os, time\n"
+        "for i in range(300): print(i, flush=True)\n"
+        "while not os.path.exists('go'): time.sleep(0.01)",
+        seen=go,
+    )
     assert result.stream() == "".join(f"{i}\n" for i in range(300))
     assert result.statuses == ["busy", "idle"]
-    told = "the session's journal cannot be written (File too large); the cell goes on"
     assert result.stream("stderr").count(told) == 1
     assert running.front.run("print(variable)").stream("stderr") == ""
     shim.rlimit(psutil.RLIMIT_FSIZE, (hard, hard))

@@ -130,16 +130,45 @@ class Interpreter:
             self._connect("iopub", zmq.SUB)
             # Nothing may be asked before the subscription stands: its answers would be lost.
             await self._welcomed.wait()
-            for channel in ("shell", "stdin", "control"):
+            for channel in ("shell", "control"):
                 self._connect(channel, zmq.DEALER)
+            await self._connect_stdin()
         except BaseException:
             self.close()
             raise
         return self
 
+    async def _connect_stdin(self) -> None:
+        """Until the other end knows us: a question to somebody unknown is dropped without a word.
+
+        A cell that is sent on the shell afterwards comes later.
+        """
+        known = asyncio.Event()
+        socket = self._socket("stdin", zmq.DEALER)
+        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        watching = ZmqStream(monitor, lambda _: known.set())
+        try:
+            self._open("stdin", socket)
+            await known.wait()
+        finally:
+            watching.close()
+            if not socket.closed:
+                socket.disable_monitor()
+
     def _connect(self, channel: str, kind: int) -> None:
-        address, release = self._sandbox.connect_address(f"{self.state.name}-{_PORTS[channel]}")
+        self._open(channel, self._socket(channel, kind))
+
+    def _open(self, channel: str, socket: zmq.Socket[bytes]) -> None:
+        try:
+            address, release = self._sandbox.connect_address(f"{self.state.name}-{_PORTS[channel]}")
+        except BaseException:
+            socket.close(0)
+            raise
         self._releases.append(release)
+        socket.connect(address)
+        self._streams[channel] = ZmqStream(socket, lambda frames: self._received(channel, frames))
+
+    def _socket(self, channel: str, kind: int) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
         socket.setsockopt(zmq.LINGER, 0)
         # After a reconnect the file might be another socket, planted by a cell.
@@ -151,8 +180,7 @@ class Interpreter:
             socket.setsockopt(zmq.SUBSCRIBE, b"")
         else:
             socket.setsockopt(zmq.ROUTING_ID, self.state.routing_id.encode())
-        socket.connect(address)
-        self._streams[channel] = ZmqStream(socket, lambda frames: self._received(channel, frames))
+        return socket
 
     def _received(self, channel: str, frames: list[bytes]) -> None:
         try:
