@@ -22,11 +22,13 @@ def running(home: Home) -> Iterator[Kernel]:
 
 
 FILL = "a = bytearray({} << 20); a[::4096] = b'x' * len(a[::4096])"
+HOG = f"{FILL.format(900)}\nimport time; time.sleep(60)"
+"""Stays until it is ended: where the limit is soft, that is some moments later."""
 
 
 def test_out_of_memory_is_said_with_limit_and_peak(running: Kernel) -> None:
     front = running.front
-    result = front.run(FILL.format(900))
+    result = front.run(HOG)
     assert result.error == "KernelDied"
     (error,) = result.of("error")
     # Where the limit is soft the peak is what was filled between two looks.
@@ -38,7 +40,7 @@ def test_out_of_memory_is_said_with_limit_and_peak(running: Kernel) -> None:
 
 
 def test_the_reason_reaches_the_api(running: Kernel) -> None:
-    running.front.run(FILL.format(900))
+    running.front.run(HOG)
     with sandcell.Client() as client:
         (session,) = client.sessions.list()
         assert session.status == "error"
@@ -51,7 +53,7 @@ def test_a_child_that_runs_out_of_memory_is_told_of_and_the_kernel_lives(running
     running.front.run("before = 1")
     result = running.front.run(
         "import subprocess, sys, time\n"
-        f"done = subprocess.run([sys.executable, '-c', {FILL.format(900)!r}])\n"
+        f"done = subprocess.run([sys.executable, '-c', {HOG!r}])\n"
         "print(done.returncode, flush=True)\n"
         "time.sleep(5)"
     )
